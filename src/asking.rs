@@ -1,0 +1,230 @@
+//! SANS-IO: which server a client asks, when it asks another one, and whose answer counts.
+//!
+//! A client has a link to each of its servers. A request goes to one link that is up, in turn. When
+//! that link goes down the answer is lost, so the request goes to another one, or waits for a link.
+//! Where a server stays silent for [`ANSWER_EXPECTED`] although it is up, another one is asked too,
+//! and the silent one is left alone until it answers. The first answer counts; what comes later, or
+//! for a request that nobody waits for any more, is dropped: every request has a number of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// How long a server may be silent before another one is asked.
+pub const ANSWER_EXPECTED: Duration = Duration::from_secs(1);
+
+/// The number of a request, unique within one [`Asking`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// The place of a server in the client's list; below 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkId(pub usize);
+
+/// What happens to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// A link is connected.
+    Up(LinkId),
+    /// A link is not connected any more; what it still owed is lost.
+    Down(LinkId),
+    /// A server answered.
+    Answer {
+        /// Which one.
+        from: LinkId,
+        /// The number that the answer carries.
+        to: RequestId,
+        /// What it says.
+        body: &'a [u8],
+    },
+    /// Nothing but the time.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a request to a server.
+    Send(LinkId, RequestId),
+    /// Give an answer to whoever waits for it.
+    Deliver {
+        /// The request that is answered, and done.
+        request: RequestId,
+        /// Who answered.
+        from: LinkId,
+        /// What it says.
+        body: Vec<u8>,
+    },
+}
+
+/// The requests of one client that are under way.
+#[derive(Debug)]
+pub struct Asking {
+    links: usize,
+    up: LinkSet,
+    silent: LinkSet,
+    /// Where the search for a link starts: one behind the link that was asked last.
+    turn: usize,
+    next_id: u64,
+    pending: BTreeMap<RequestId, Pending>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// The links that may still answer.
+    asked: LinkSet,
+    /// When to ask one more.
+    answer_expected: Timestamp,
+}
+
+impl Asking {
+    /// A client of `links` servers, at most 64, none of which is connected yet.
+    #[must_use]
+    pub fn new(links: usize) -> Self {
+        debug_assert!(links <= 64, "a set of links is a word of 64 bits");
+        Self {
+            links,
+            up: LinkSet::default(),
+            silent: LinkSet::default(),
+            turn: 0,
+            next_id: 0,
+            pending: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Starts a request.
+    pub fn ask(&mut self, now: Timestamp) -> RequestId {
+        self.next_id += 1;
+        let request = RequestId(self.next_id);
+        self.pending.insert(request, Pending { asked: LinkSet::default(), answer_expected: now });
+        self.send(now, request);
+        request
+    }
+
+    /// Whoever asked does not wait any more.
+    pub fn forget(&mut self, request: RequestId) {
+        self.pending.remove(&request);
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        match input {
+            Input::Up(link) => {
+                self.up.insert(link);
+                self.silent.remove(link);
+                self.send_unsent(now);
+            }
+            Input::Down(link) => {
+                self.up.remove(link);
+                for pending in self.pending.values_mut() {
+                    pending.asked.remove(link);
+                }
+                self.send_unsent(now);
+            }
+            Input::Answer { from, to, body } => {
+                self.silent.remove(from);
+                if self.pending.remove(&to).is_some() {
+                    let body = body.to_vec();
+                    self.outputs.push_back(Output::Deliver { request: to, from, body });
+                }
+            }
+            Input::Tick => self.ask_others(now),
+        }
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to come back with an [`Input::Tick`], if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.links == 1 {
+            return None;
+        }
+        self.pending
+            .values()
+            .filter(|pending| !pending.asked.is_empty())
+            .map(|pending| pending.answer_expected)
+            .min()
+    }
+
+    /// Whether no request is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    fn send_unsent(&mut self, now: Timestamp) {
+        let unsent = |(request, pending): (&RequestId, &Pending)| {
+            pending.asked.is_empty().then_some(*request)
+        };
+        for request in self.pending.iter().filter_map(unsent).collect::<Vec<_>>() {
+            self.send(now, request);
+        }
+    }
+
+    fn ask_others(&mut self, now: Timestamp) {
+        let overdue = |(request, pending): (&RequestId, &Pending)| {
+            let overdue = !pending.asked.is_empty() && pending.answer_expected <= now;
+            overdue.then_some((*request, pending.asked))
+        };
+        for (request, asked) in self.pending.iter().filter_map(overdue).collect::<Vec<_>>() {
+            self.silent = self.silent.union(asked);
+            self.send(now, request);
+        }
+    }
+
+    /// Sends a request to a link that was not asked yet, if there is one.
+    fn send(&mut self, now: Timestamp, request: RequestId) {
+        let Some(asked) = self.pending.get(&request).map(|pending| pending.asked) else { return };
+        let link = self.choose(asked);
+        let Some(pending) = self.pending.get_mut(&request) else { return };
+        pending.answer_expected = now + ANSWER_EXPECTED;
+        if let Some(link) = link {
+            pending.asked.insert(link);
+            self.turn = link.0 + 1;
+            self.outputs.push_back(Output::Send(link, request));
+        }
+    }
+
+    /// The next link in turn that is up and not in `asked`; a silent one only if there is no other.
+    fn choose(&self, asked: LinkSet) -> Option<LinkId> {
+        let candidates = || {
+            (self.turn..self.turn + self.links)
+                .map(|place| LinkId(place % self.links))
+                .filter(|link| self.up.contains(*link) && !asked.contains(*link))
+        };
+        candidates().find(|link| !self.silent.contains(*link)).or_else(|| candidates().next())
+    }
+}
+
+/// A set of links: bit n is link n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LinkSet(u64);
+
+impl LinkSet {
+    const fn insert(&mut self, link: LinkId) {
+        self.0 |= 1 << link.0;
+    }
+
+    const fn remove(&mut self, link: LinkId) {
+        self.0 &= !(1 << link.0);
+    }
+
+    const fn contains(self, link: LinkId) -> bool {
+        self.0 & (1 << link.0) != 0
+    }
+
+    const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}

@@ -1,0 +1,203 @@
+//! The settings of servers and clients: what exists is legal.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::engine::Limit;
+use crate::error::Error;
+
+/// The longest length of time that may be asked for: over 31 years.
+pub const SECONDS_MAX: f64 = 1e9;
+
+/// The longest URL, in bytes: what ZeroMQ allows for the name of an `inproc` endpoint.
+pub const URL_BYTES_MAX: usize = 256;
+
+/// How many servers one client may be given.
+pub const URLS_MAX: usize = 64;
+
+/// A server's settings.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// What is granted.
+    pub limit: Limit,
+    /// Where to serve; a `*` in the place of a port lets the system choose one.
+    pub url: Url,
+    /// How long a request may wait for the slot in which it gets its permit.
+    pub patience: Duration,
+}
+
+/// A client's settings.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The servers to ask.
+    pub urls: Vec<Url>,
+    /// How long a caller waits for an answer; `None` is without an end.
+    pub timeout: Option<Duration>,
+}
+
+impl ClientConfig {
+    /// Settings for a client of `urls`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] unless there are 1 to [`URLS_MAX`] URLs.
+    pub fn new(urls: Vec<Url>, timeout: Option<Duration>) -> Result<Self, Error> {
+        if urls.is_empty() || urls.len() > URLS_MAX {
+            let problem = format!("must name 1 to {URLS_MAX} servers, not {}", urls.len());
+            return Err(Error::Config { argument: "url", problem });
+        }
+        Ok(Self { urls, timeout })
+    }
+}
+
+/// A ZeroMQ endpoint over a transport that is served here: `tcp`, `ipc` or `inproc`.
+///
+/// ```
+/// use zmqlocker::config::Url;
+///
+/// assert!(Url::parse("tcp://localhost:7777").is_ok());
+/// assert!(Url::parse("http://localhost:7777").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// Checks what can be known without a socket.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that quotes the text and says how an URL reads.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let known = ["tcp://", "ipc://", "inproc://"]
+            .iter()
+            .any(|transport| text.strip_prefix(transport).is_some_and(|rest| !rest.is_empty()));
+        if !known || text.contains('\0') {
+            let problem = format!(
+                "must read tcp://HOST:PORT, ipc://PATH or inproc://NAME, not {:?}",
+                text.chars().take(80).collect::<String>()
+            );
+            return Err(Error::Config { argument: "url", problem });
+        }
+        if text.len() > URL_BYTES_MAX {
+            let problem = format!("must be at most {URL_BYTES_MAX} bytes, not {}", text.len());
+            return Err(Error::Config { argument: "url", problem });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text of the URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the endpoint is reached within one process only.
+    #[must_use]
+    pub fn is_inproc(&self) -> bool {
+        self.0.starts_with("inproc://")
+    }
+
+    /// Whether a server at this URL is reached from other hosts.
+    #[must_use]
+    pub fn is_open_to_other_hosts(&self) -> bool {
+        self.0.strip_prefix("tcp://").is_some_and(|address| {
+            !["127.", "localhost:", "[::1]:", "lo:"].iter().any(|own| address.starts_with(own))
+        })
+    }
+
+    /// Whether the host is written as an IPv6 address.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.0.starts_with("tcp://[")
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Which lengths of time an argument takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Above zero.
+    Positive,
+    /// Zero or more.
+    NotNegative,
+}
+
+impl Span {
+    /// Seconds as a length of time, to the nearest nanosecond; what is above zero stays above it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that names `argument` and its bounds.
+    pub fn parse(self, argument: &'static str, seconds: f64) -> Result<Duration, Error> {
+        let (above, in_range) = match self {
+            Self::Positive => ("above 0", seconds > 0.0),
+            Self::NotNegative => ("from 0", seconds >= 0.0),
+        };
+        if !in_range || seconds.is_nan() || seconds > SECONDS_MAX {
+            let problem =
+                format!("must be {above} and at most {SECONDS_MAX} seconds, not {seconds}");
+            return Err(Error::Config { argument, problem });
+        }
+        let length = Duration::from_secs_f64(seconds);
+        Ok(if seconds > 0.0 { length.max(Duration::from_nanos(1)) } else { length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_exact_to_the_nanosecond() {
+        assert_eq!(Span::Positive.parse("ttl", 0.8).unwrap(), Duration::from_millis(800));
+        assert_eq!(Span::Positive.parse("ttl", 1e-12).unwrap(), Duration::from_nanos(1));
+        assert_eq!(Span::NotNegative.parse("ttl", 0.0).unwrap(), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_error_names_the_argument_the_bound_and_the_value() {
+        for (span, seconds, message) in [
+            (Span::Positive, 0.0, "ttl must be above 0 and at most 1000000000 seconds, not 0"),
+            (Span::Positive, f64::NAN, "ttl must be above 0 and at most 1000000000 seconds, not NaN"),
+            (Span::NotNegative, -0.1, "ttl must be from 0 and at most 1000000000 seconds, not -0.1"),
+            (
+                Span::NotNegative,
+                f64::INFINITY,
+                "ttl must be from 0 and at most 1000000000 seconds, not inf",
+            ),
+        ] {
+            assert_eq!(span.parse("ttl", seconds).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_url_is_of_a_transport_that_is_served() {
+        for good in ["tcp://*:7777", "ipc:///tmp/a.sock", "inproc://a"] {
+            assert_eq!(Url::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "tcp://", "localhost:7777", "udp://a:1", "tcp://a\0b:1"] {
+            assert!(Url::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(Url::parse(&format!("ipc://{}", "x".repeat(URL_BYTES_MAX))).is_err());
+    }
+
+    #[test]
+    fn only_loopback_is_closed_to_other_hosts() {
+        for (url, open) in [
+            ("tcp://*:1", true),
+            ("tcp://0.0.0.0:1", true),
+            ("tcp://eth0:1", true),
+            ("tcp://127.0.0.1:1", false),
+            ("tcp://[::1]:1", false),
+            ("tcp://localhost:1", false),
+            ("ipc:///tmp/a", false),
+        ] {
+            assert_eq!(Url::parse(url).unwrap().is_open_to_other_hosts(), open, "{url}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What can go wrong for a caller, in one type.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// An error of this crate. A refusal is not one: it is an [`Answer`](crate::answer::Answer).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    /// An argument that can never work.
+    #[error("{argument} {problem}")]
+    Config {
+        /// The name that the caller knows the argument by.
+        argument: &'static str,
+        /// The rest of the sentence: what is allowed, what was given, what to do.
+        problem: String,
+    },
+    /// The caller's time ran out before an answer came.
+    #[error("no answer from {servers} within {} s: is a server running there?", .timeout.as_secs_f64())]
+    Timeout {
+        /// The URLs that were asked.
+        servers: String,
+        /// How long the caller was ready to wait.
+        timeout: Duration,
+    },
+    /// A server answered with something that is no answer.
+    #[error("{server} does not speak this protocol: it answered {answer:?}")]
+    Protocol {
+        /// The server's URL.
+        server: String,
+        /// What it said.
+        answer: String,
+    },
+    /// A client was used after it was closed.
+    #[error("the client is closed: make a new one")]
+    Closed,
+    /// Whoever waited was told to stop waiting.
+    #[error("the wait was interrupted")]
+    Interrupted,
+    /// The operating system or ZeroMQ refused something that ought to work.
+    #[error("cannot {action}: {problem}")]
+    System {
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        problem: String,
+    },
+}

@@ -1,0 +1,27 @@
+//! A gate for resources that many processes share: at most so many requests in so much time.
+//!
+//! [`Locker`](locker::Locker) decides within one process. With the feature `net`, a
+//! [`Server`](net::Server) owns the time and the count, and a [`Client`](net::Client) asks it over
+//! ZeroMQ and hears [`Go`](answer::Answer::Go) or [`Sorry`](answer::Answer::Sorry).
+//!
+//! The decisions are made by [`engine`], which reads no clock and opens no socket; [`asking`] says
+//! which server a client asks, and when again; [`wire`] turns both into bytes. Only [`net`] touches
+//! the world.
+
+pub mod answer;
+pub mod asking;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod locker;
+pub mod time;
+pub mod wire;
+
+#[cfg(feature = "net")]
+pub mod net;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
+#[cfg(feature = "python")]
+mod python;

@@ -1,0 +1,3 @@
+//! The command `zmqlocker`.
+
+fn main() {}

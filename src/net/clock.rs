@@ -1,0 +1,25 @@
+//! The clock of the operating system.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::time::{Clock, Timestamp};
+
+/// On Linux, `CLOCK_BOOTTIME`: monotonic, and goes on while the machine is suspended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CLOCK: ClockId = ClockId::Boottime;
+
+/// Elsewhere, the monotonic clock.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
+/// Time since the machine was started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BootClock;
+
+impl Clock for BootClock {
+    fn now(&self) -> Timestamp {
+        let time = clock_gettime(CLOCK);
+        // Both are positive on this clock, and the seconds of centuries fit.
+        Timestamp::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+    }
+}

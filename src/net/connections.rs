@@ -1,0 +1,300 @@
+//! The sockets of a client in one process, and the threads that wait for answers on them.
+//!
+//! One of the threads, the watcher, waits for the sockets and hands out whatever answers come; the
+//! others are parked. A thread that has its answer makes another one the watcher. So a single
+//! thread never hands its request to another one, and many threads share one connection.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use mio::{Events, Poll, Registry, Token, Waker};
+
+use crate::asking::{Asking, Input, LinkId, Output, RequestId};
+use crate::config::Url;
+use crate::error::Error;
+use crate::net::clock::BootClock;
+use crate::net::context;
+use crate::net::link::{Link, News, RECONNECT_INTERVAL, Received};
+use crate::time::{Clock, Timestamp};
+
+/// How long a wait lasts before the caller is asked whether to go on.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// News that is older than this is read before a request is sent. A connection that was lost cannot
+/// be back within it, so a request is never taken for one that was lost with the old connection.
+const NEWS_FRESH: Duration = RECONNECT_INTERVAL.checked_div(2).expect("two is not zero");
+
+/// What wakes the watcher; the tokens from 0 on belong to links.
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// An answer's bytes, and who sent them.
+type Answered = (LinkId, Vec<u8>);
+
+#[derive(Debug)]
+pub(super) struct Connections {
+    shared: Mutex<Shared>,
+    waker: Waker,
+}
+
+struct Shared {
+    closed: bool,
+    clock: BootClock,
+    asking: Asking,
+    links: Vec<Link>,
+    registry: Registry,
+    /// The watcher has it while it waits.
+    watch: Option<Watch>,
+    watcher: Option<RequestId>,
+    callers: BTreeMap<RequestId, Thread>,
+    answers: BTreeMap<RequestId, Answered>,
+    /// When the links were last asked for news.
+    news_read: Timestamp,
+    /// Whether a link has told that there is news.
+    news_waits: bool,
+}
+
+/// What it takes to wait for the sockets.
+struct Watch {
+    poll: Poll,
+    events: Events,
+}
+
+impl Connections {
+    pub(super) fn open(urls: &[Url]) -> Result<Self, Error> {
+        let poll = Poll::new().map_err(|error| system(&error))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(|error| system(&error))?;
+        let registry = poll.registry().try_clone().map_err(|error| system(&error))?;
+        let open = |(place, url)| Link::open(context::shared(), &registry, LinkId(place), url);
+        let links = urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+        let shared = Shared {
+            closed: false,
+            clock: BootClock,
+            asking: Asking::new(links.len()),
+            links,
+            registry,
+            watch: Some(Watch { poll, events: Events::with_capacity(16) }),
+            watcher: None,
+            callers: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            news_read: Timestamp::ZERO,
+            news_waits: true,
+        };
+        Ok(Self { shared: Mutex::new(shared), waker })
+    }
+
+    /// Asks for one permit. `None` if `timeout` is over before an answer comes.
+    pub(super) fn ask(
+        &self,
+        timeout: Option<Duration>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Answered>, Error> {
+        let (request, started) = self.lock().begin()?;
+        let deadline = timeout.map(|timeout| started + timeout);
+        let answered = self.wait_for(request, started, deadline, go_on);
+        self.lock().leave(request);
+        answered
+    }
+
+    /// Tells all who wait that it is over, and closes the sockets once they are gone.
+    pub(super) fn close(&self) {
+        let mut shared = self.lock();
+        shared.closed = true;
+        shared.callers.values().for_each(Thread::unpark);
+        shared.close_if_unused();
+        self.wake_watcher();
+    }
+
+    fn wait_for(
+        &self,
+        request: RequestId,
+        started: Timestamp,
+        deadline: Option<Timestamp>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Answered>, Error> {
+        let mut slice_ends = started + SLICE;
+        loop {
+            let mut shared = self.lock();
+            let now = shared.clock.now();
+            shared.exchange(now, || self.wake_watcher())?;
+            if let Some(answered) = shared.answers.remove(&request) {
+                return Ok(Some(answered));
+            }
+            if shared.closed {
+                return Err(Error::Closed);
+            }
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(None);
+            }
+            let ends = [deadline, shared.asking.poll_timeout()];
+            let until = ends.into_iter().flatten().fold(slice_ends, Timestamp::min);
+            let clock = shared.clock;
+            let watch = shared.become_watcher(request);
+            drop(shared);
+            let signalled = match watch {
+                Some(watch) => self.watch(watch, until.since(now))?,
+                None => {
+                    thread::park_timeout(until.since(now));
+                    false
+                }
+            };
+            if signalled || slice_ends <= clock.now() {
+                if !go_on() {
+                    return Err(Error::Interrupted);
+                }
+                slice_ends = clock.now() + SLICE;
+            }
+        }
+    }
+
+    /// Waits for the sockets. Whether a signal came.
+    fn watch(&self, mut watch: Watch, length: Duration) -> Result<bool, Error> {
+        let polled = watch.poll.poll(&mut watch.events, Some(length));
+        let mut shared = self.lock();
+        shared.news_waits |= watch.events.iter().any(|event| Link::is_news(event.token()));
+        shared.watch = Some(watch);
+        shared.watcher = None;
+        match polled {
+            Ok(()) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(system(&error)),
+        }
+    }
+
+    fn wake_watcher(&self) {
+        // The only way to fail is that the sockets are gone, and with them the watcher.
+        let _ = self.waker.wake();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Starts a request of this thread.
+    fn begin(&mut self) -> Result<(RequestId, Timestamp), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        let now = self.clock.now();
+        self.read_news(now)?;
+        let request = self.asking.ask(now);
+        self.callers.insert(request, thread::current());
+        Ok((request, now))
+    }
+
+    /// The caller of `request` is done. If nobody watches now, somebody else has to.
+    fn leave(&mut self, request: RequestId) {
+        self.asking.forget(request);
+        self.callers.remove(&request);
+        self.answers.remove(&request);
+        if self.watch.is_some()
+            && let Some(next) = self.callers.values().next()
+        {
+            next.unpark();
+        }
+        self.close_if_unused();
+    }
+
+    fn close_if_unused(&mut self) {
+        if self.closed && self.callers.is_empty() {
+            self.links.clear();
+        }
+    }
+
+    fn become_watcher(&mut self, request: RequestId) -> Option<Watch> {
+        let watch = self.watch.take()?;
+        self.watcher = Some(request);
+        Some(watch)
+    }
+
+    /// Sends what there is to send and hands out what has come, until there is no more of either.
+    fn exchange(&mut self, now: Timestamp, wake_watcher: impl Fn()) -> Result<(), Error> {
+        self.read_news(now)?;
+        if self.asking.poll_timeout().is_some_and(|due| due <= now) {
+            self.asking.handle(now, Input::Tick);
+        }
+        loop {
+            let sent = self.perform(&wake_watcher)?;
+            let received = self.receive(now)?;
+            if !sent && !received {
+                return Ok(());
+            }
+            if self.asking.is_idle() {
+                // Nobody is going to wait before the sockets are looked at again.
+                return self.perform(&wake_watcher).map(drop);
+            }
+        }
+    }
+
+    /// Does what `asking` wants done. Whether a message was sent.
+    fn perform(&mut self, wake_watcher: impl Fn()) -> Result<bool, Error> {
+        let mut sent = false;
+        while let Some(output) = self.asking.poll_output() {
+            match output {
+                Output::Send(link, request) => {
+                    self.links[link.0].send(request)?;
+                    sent = true;
+                }
+                Output::Deliver { request, from, body } => {
+                    self.answers.insert(request, (from, body));
+                    if self.watcher == Some(request) {
+                        wake_watcher();
+                    } else if let Some(caller) = self.callers.get(&request) {
+                        caller.unpark();
+                    }
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Takes in all answers that have come, or as many as are waited for. Whether there was one.
+    fn receive(&mut self, now: Timestamp) -> Result<bool, Error> {
+        let mut any = false;
+        for link in &mut self.links {
+            let from = link.id();
+            while !self.asking.is_idle()
+                && let Some(Received { to, body }) = link.receive()?
+            {
+                any = true;
+                self.asking.handle(now, Input::Answer { from, to, body });
+            }
+        }
+        Ok(any)
+    }
+
+    /// Learns which connections were made and lost, if there may be any that matter.
+    fn read_news(&mut self, now: Timestamp) -> Result<(), Error> {
+        if !self.news_waits && now.since(self.news_read) < NEWS_FRESH {
+            return Ok(());
+        }
+        self.news_waits = false;
+        self.news_read = now;
+        for link in &mut self.links {
+            let id = link.id();
+            while let Some(news) = link.news(&self.registry)? {
+                let input = match news {
+                    News::Up => Input::Up(id),
+                    News::Down => Input::Down(id),
+                };
+                self.asking.handle(now, input);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("asking", &self.asking).finish_non_exhaustive()
+    }
+}
+
+fn system(error: &std::io::Error) -> Error {
+    Error::System { action: "watch sockets", problem: error.to_string() }
+}

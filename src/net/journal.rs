@@ -1,0 +1,183 @@
+//! What a server writes into the log, and how often: nobody can flood it.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use crate::config::ServerConfig;
+use crate::engine::{FixedWindow, Limit};
+use crate::error::Error;
+use crate::net::server::ServerStats;
+use crate::time::Timestamp;
+use crate::wire::seed::BadMessage;
+
+/// The name under which everything is logged.
+const LOG: &str = "zmqlocker";
+
+/// How many clients are remembered as greeted. One that was forgotten is greeted again.
+const CLIENTS_MAX: usize = 65_536;
+
+/// The log lines of one server.
+pub(super) struct Journal {
+    endpoint: String,
+    greeted: Clients,
+    greetings: Throttle,
+    complaints: Throttle,
+}
+
+impl Journal {
+    pub(super) fn start(
+        now: Timestamp,
+        config: &ServerConfig,
+        endpoint: &str,
+    ) -> Result<Self, Error> {
+        let patience = config.patience.as_secs_f64();
+        log::info!(target: LOG, "serving {} at {endpoint}, patience {patience} s", config.limit);
+        if config.url.is_open_to_other_hosts() {
+            log::warn!(
+                target: LOG,
+                "{endpoint} is open to other hosts, without encryption and authentication: use \
+                 tcp://127.0.0.1:PORT, an ipc:// path or a firewall where that is not wanted"
+            );
+        }
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            greeted: Clients::default(),
+            greetings: Throttle::new(now)?,
+            complaints: Throttle::new(now)?,
+        })
+    }
+
+    /// Whether a client with this routing id was not heard of before.
+    pub(super) fn is_new(&mut self, routing_id: &[u8]) -> bool {
+        self.greeted.insert(routing_id)
+    }
+
+    pub(super) fn first_request(&mut self, now: Timestamp, routing_id: &[u8], address: Option<&str>) {
+        if let Some(left_out) = self.greetings.pass(now) {
+            let client = Client(routing_id, address);
+            log::info!(target: LOG, "first request of {client}{}", LeftOut(left_out));
+        }
+    }
+
+    pub(super) fn bad_message(
+        &mut self,
+        now: Timestamp,
+        routing_id: &[u8],
+        address: Option<&str>,
+        bad: BadMessage,
+    ) {
+        if let Some(left_out) = self.complaints.pass(now) {
+            let client = Client(routing_id, address);
+            log::warn!(target: LOG, "bad message from {client}: {bad}{}", LeftOut(left_out));
+        }
+    }
+
+    pub(super) fn stop(&self, stats: ServerStats) {
+        let endpoint = &self.endpoint;
+        let ServerStats { go, sorry, bad_messages, .. } = stats;
+        log::info!(
+            target: LOG,
+            "stopped serving at {endpoint}: {go} go, {sorry} sorry, {bad_messages} bad messages"
+        );
+    }
+
+    pub(super) fn failure(&self, error: &Error) {
+        log::error!(target: LOG, "stopped serving at {}: {error}", self.endpoint);
+    }
+}
+
+/// A client, as a reader of the log may find it.
+struct Client<'a>(&'a [u8], Option<&'a str>);
+
+impl std::fmt::Display for Client<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(routing_id, address) = self;
+        write!(formatter, "client {} (", address.unwrap_or("of this process"))?;
+        routing_id.iter().take(16).try_for_each(|byte| write!(formatter, "{byte:02x}"))?;
+        formatter.write_str(")")
+    }
+}
+
+/// How many lines of a kind were not written.
+struct LeftOut(u64);
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(formatter, " (and {count} more of the kind before)"),
+        }
+    }
+}
+
+/// The clients that were heard of last.
+#[derive(Default)]
+struct Clients {
+    known: HashSet<Vec<u8>>,
+    in_order: VecDeque<Vec<u8>>,
+}
+
+impl Clients {
+    /// Whether the client was not known.
+    fn insert(&mut self, routing_id: &[u8]) -> bool {
+        if self.known.contains(routing_id) {
+            return false;
+        }
+        if self.in_order.len() >= CLIENTS_MAX {
+            self.in_order.pop_front().map(|oldest| self.known.remove(&oldest));
+        }
+        self.known.insert(routing_id.to_vec());
+        self.in_order.push_back(routing_id.to_vec());
+        true
+    }
+}
+
+/// Lets a few lines a second through and counts the rest.
+struct Throttle {
+    window: FixedWindow,
+    left_out: u64,
+}
+
+impl Throttle {
+    const LINES: i64 = 10;
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn new(now: Timestamp) -> Result<Self, Error> {
+        let limit = Limit::new(Self::LINES, Self::INTERVAL.as_secs_f64())?;
+        Ok(Self { window: FixedWindow::new(now, limit), left_out: 0 })
+    }
+
+    /// How many lines were left out since the last one that was written, if one may be written now.
+    fn pass(&mut self, now: Timestamp) -> Option<u64> {
+        if self.window.try_acquire(now) {
+            return Some(std::mem::take(&mut self.left_out));
+        }
+        self.left_out += 1;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_ten_a_second_are_counted() {
+        let mut throttle = Throttle::new(Timestamp::ZERO).unwrap();
+        let written = (0..25).filter_map(|_| throttle.pass(Timestamp::ZERO)).count();
+        assert_eq!(written, 10);
+        assert_eq!(throttle.pass(Timestamp::ZERO + Duration::from_millis(1001)), Some(15));
+    }
+
+    #[test]
+    fn a_client_is_new_once_until_it_is_forgotten() {
+        let mut clients = Clients::default();
+        assert!(clients.insert(b"a"));
+        assert!(!clients.insert(b"a"));
+        for number in 0..CLIENTS_MAX {
+            clients.insert(&number.to_be_bytes());
+        }
+        assert_eq!(clients.known.len(), CLIENTS_MAX);
+        assert!(clients.insert(b"a"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Whole messages in, whole messages out: all that the rest of the house knows of ZeroMQ's sockets.
+
+use std::os::fd::RawFd;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::config::Url;
+use crate::error::Error;
+use crate::wire::Frames;
+use crate::wire::seed::{BYTES_MAX, FRAMES_MAX};
+
+/// A ZeroMQ socket that never blocks.
+///
+/// Its readiness is edge-triggered: after any call, wait only once [`Socket::receive`] has said that
+/// nothing is left.
+pub(super) struct Socket {
+    inner: zmq::Socket,
+    fd: RawFd,
+    /// The frame that was received last; it knows where it came from.
+    frame: zmq::Message,
+}
+
+impl Socket {
+    pub(super) fn new(context: &zmq::Context, kind: zmq::SocketType) -> Result<Self, Error> {
+        let inner = context.socket(kind).map_err(|error| system("open a socket", error))?;
+        let fd = inner.get_fd().map_err(|error| system("open a socket", error))?;
+        Ok(Self { inner, fd, frame: zmq::Message::new() })
+    }
+
+    /// The options of the socket.
+    pub(super) fn options(&self) -> &zmq::Socket {
+        &self.inner
+    }
+
+    /// Binds, and tells the endpoint that came of it: a `*` becomes the port that was free.
+    pub(super) fn bind(&self, url: &Url) -> Result<String, Error> {
+        self.inner.bind(url.as_str()).map_err(|error| bad_url("bound", url, error))?;
+        match self.inner.get_last_endpoint() {
+            Ok(Ok(endpoint)) => Ok(endpoint),
+            _ => Ok(url.to_string()),
+        }
+    }
+
+    pub(super) fn connect(&self, url: &Url) -> Result<(), Error> {
+        self.inner.connect(url.as_str()).map_err(|error| bad_url("connected to", url, error))
+    }
+
+    pub(super) fn register(&self, registry: &Registry, token: Token) -> Result<(), Error> {
+        registry
+            .register(&mut SourceFd(&self.fd), token, Interest::READABLE)
+            .map_err(|error| Error::System { action: "watch a socket", problem: error.to_string() })
+    }
+
+    pub(super) fn deregister(&self, registry: &Registry) {
+        // Closing the descriptor would do the same; there is nothing to save if this fails.
+        let _ = registry.deregister(&mut SourceFd(&self.fd));
+    }
+
+    /// Receives one message into `message`; `false` if there is none. What a message has beyond the
+    /// bounds of the protocol is read and dropped, with enough kept to see that it was too much.
+    pub(super) fn receive(&mut self, message: &mut Frames) -> Result<bool, Error> {
+        message.clear();
+        loop {
+            match self.inner.recv(&mut self.frame, zmq::DONTWAIT) {
+                Ok(()) => {}
+                Err(zmq::Error::EAGAIN) => return Ok(false),
+                Err(zmq::Error::EINTR) => continue,
+                Err(error) => return Err(system("receive a message", error)),
+            }
+            if message.len() <= FRAMES_MAX && message.byte_len() <= BYTES_MAX {
+                message.push(&self.frame);
+            }
+            if !self.frame.get_more() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The network address that the message received last came from, where there is one.
+    pub(super) fn peer_address(&mut self) -> Option<&str> {
+        self.frame.gets("Peer-Address")
+    }
+
+    /// Sends `head` and then `body` as one message; `false` if no peer can take it now.
+    pub(super) fn send(&self, head: &Frames, body: &[u8]) -> Result<bool, Error> {
+        for frame in head.iter() {
+            if !self.send_frame(frame, zmq::SNDMORE)? {
+                return Ok(false);
+            }
+        }
+        self.send_frame(body, 0)
+    }
+
+    fn send_frame(&self, frame: &[u8], more: i32) -> Result<bool, Error> {
+        loop {
+            match self.inner.send(frame, zmq::DONTWAIT | more) {
+                Ok(()) => return Ok(true),
+                Err(zmq::Error::EINTR) => {}
+                Err(zmq::Error::EAGAIN | zmq::Error::EHOSTUNREACH) => return Ok(false),
+                Err(error) => return Err(system("send a message", error)),
+            }
+        }
+    }
+
+    /// Whether a peer could take a message; takes notice of peers that came or went.
+    pub(super) fn is_writable(&self) -> bool {
+        self.inner.get_events().is_ok_and(|events| events.contains(zmq::POLLOUT))
+    }
+}
+
+/// An error of ZeroMQ that no argument explains.
+pub(super) fn system(action: &'static str, error: zmq::Error) -> Error {
+    Error::System { action, problem: error.message().to_lowercase() }
+}
+
+/// An error of ZeroMQ that comes of the URL.
+fn bad_url(verb: &str, url: &Url, error: zmq::Error) -> Error {
+    let reason = match error {
+        zmq::Error::EADDRINUSE => "the address is in use: stop its owner or choose another port",
+        zmq::Error::EADDRNOTAVAIL => "this host has no such address",
+        zmq::Error::EACCES => "permission denied: choose a port above 1023 or another path",
+        zmq::Error::ENODEV => "this host has no such interface or name",
+        zmq::Error::ENOENT => "there is no such folder",
+        zmq::Error::EINVAL => "it must read tcp://HOST:PORT, ipc://PATH or inproc://NAME",
+        zmq::Error::ENAMETOOLONG => "the path is too long for a socket",
+        zmq::Error::EMFILE => return system("open a socket", error),
+        other => &other.message().to_lowercase(),
+    };
+    Error::Config { argument: "url", problem: format!("{url} cannot be {verb}: {reason}") }
+}

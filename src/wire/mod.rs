@@ -1,0 +1,6 @@
+//! Bytes to messages and back. Pure: no socket, no clock.
+
+mod frames;
+pub mod seed;
+
+pub use frames::Frames;
