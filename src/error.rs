@@ -16,12 +16,14 @@ pub enum Error {
         problem: String,
     },
     /// The caller's time ran out before an answer came.
-    #[error("no answer from {servers} within {} s: is a server running there?", .timeout.as_secs_f64())]
+    #[error("no answer from {servers} within {} s{}{problem}", .timeout.as_secs_f64(), if .problem.is_empty() { "" } else { ": " })]
     Timeout {
         /// The URLs that were asked.
         servers: String,
         /// How long the caller was ready to wait.
         timeout: Duration,
+        /// Why there is no connection, where that is known; empty if a server is only silent.
+        problem: String,
     },
     /// A server answered with something that is no answer.
     #[error("{server} does not speak this protocol: it answered {answer:?}")]

@@ -48,10 +48,13 @@ impl Client {
         timeout: Option<Duration>,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Answer, Error> {
-        let (from, body) = self
-            .connections()?
-            .ask(timeout, go_on)?
-            .ok_or_else(|| self.timed_out(timeout.unwrap_or_default()))?;
+        let connections = self.connections()?;
+        let answered = connections.ask(timeout, go_on)?;
+        let (from, body) = answered.ok_or_else(|| Error::Timeout {
+            servers: self.config.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", "),
+            timeout: timeout.unwrap_or_default(),
+            problem: connections.problems(),
+        })?;
         seed::parse_answer(&body).ok_or_else(|| Error::Protocol {
             server: self.config.urls[from.0].to_string(),
             answer: String::from_utf8_lossy(&body).chars().take(QUOTE_MAX).collect(),
@@ -84,10 +87,5 @@ impl Client {
         }
         let open = || Connections::open(&self.config.urls);
         self.connections.get_or_init(open).as_ref().map_err(Error::clone)
-    }
-
-    fn timed_out(&self, timeout: Duration) -> Error {
-        let urls: Vec<&str> = self.config.urls.iter().map(Url::as_str).collect();
-        Error::Timeout { servers: urls.join(", "), timeout }
     }
 }

@@ -7,28 +7,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use mio::{Events, Poll, Registry, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 
 use crate::asking::{Asking, Input, LinkId, Output, RequestId};
 use crate::config::Url;
 use crate::error::Error;
 use crate::net::clock::BootClock;
-use crate::net::context;
-use crate::net::link::{Link, News, RECONNECT_INTERVAL, Received};
+use crate::net::link::{self, Link, LinkEvent};
 use crate::time::{Clock, Timestamp};
 
 /// How long a wait lasts before the caller is asked whether to go on.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// News that is older than this is read before a request is sent. A connection that was lost cannot
-/// be back within it, so a request is never taken for one that was lost with the old connection.
-const NEWS_FRESH: Duration = RECONNECT_INTERVAL.checked_div(2).expect("two is not zero");
-
-/// What wakes the watcher; the tokens from 0 on belong to links.
+/// What wakes the watcher; the tokens from 0 on are the links'.
 const WAKER: Token = Token(usize::MAX - 1);
 
 /// An answer's bytes, and who sent them.
@@ -37,24 +32,19 @@ type Answered = (LinkId, Vec<u8>);
 #[derive(Debug)]
 pub(super) struct Connections {
     shared: Mutex<Shared>,
-    waker: Waker,
+    waker: Arc<Waker>,
 }
 
 struct Shared {
     closed: bool,
     clock: BootClock,
     asking: Asking,
-    links: Vec<Link>,
-    registry: Registry,
+    links: Vec<Box<dyn Link>>,
     /// The watcher has it while it waits.
     watch: Option<Watch>,
     watcher: Option<RequestId>,
     callers: BTreeMap<RequestId, Thread>,
     answers: BTreeMap<RequestId, Answered>,
-    /// When the links were last asked for news.
-    news_read: Timestamp,
-    /// Whether a link has told that there is news.
-    news_waits: bool,
 }
 
 /// What it takes to wait for the sockets.
@@ -66,22 +56,18 @@ struct Watch {
 impl Connections {
     pub(super) fn open(urls: &[Url]) -> Result<Self, Error> {
         let poll = Poll::new().map_err(|error| system(&error))?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(|error| system(&error))?;
-        let registry = poll.registry().try_clone().map_err(|error| system(&error))?;
-        let open = |(place, url)| Link::open(context::shared(), &registry, LinkId(place), url);
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(|error| system(&error))?);
+        let open = |(place, url)| link::open(url, Token(place), poll.registry(), &waker);
         let links = urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
         let shared = Shared {
             closed: false,
             clock: BootClock,
             asking: Asking::new(links.len()),
             links,
-            registry,
             watch: Some(Watch { poll, events: Events::with_capacity(16) }),
             watcher: None,
             callers: BTreeMap::new(),
             answers: BTreeMap::new(),
-            news_read: Timestamp::ZERO,
-            news_waits: true,
         };
         Ok(Self { shared: Mutex::new(shared), waker })
     }
@@ -97,6 +83,14 @@ impl Connections {
         let answered = self.wait_for(request, started, deadline, go_on);
         self.lock().leave(request);
         answered
+    }
+
+    /// What keeps the links from being connected, each problem once.
+    pub(super) fn problems(&self) -> String {
+        let shared = self.lock();
+        let mut problems: Vec<_> = shared.links.iter().filter_map(|link| link.problem()).collect();
+        problems.dedup();
+        problems.join("; ")
     }
 
     /// Tells all who wait that it is over, and closes the sockets once they are gone.
@@ -129,8 +123,7 @@ impl Connections {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(None);
             }
-            let ends = [deadline, shared.asking.poll_timeout()];
-            let until = ends.into_iter().flatten().fold(slice_ends, Timestamp::min);
+            let until = shared.poll_timeout().into_iter().chain(deadline).fold(slice_ends, Timestamp::min);
             let clock = shared.clock;
             let watch = shared.become_watcher(request);
             drop(shared);
@@ -154,7 +147,11 @@ impl Connections {
     fn watch(&self, mut watch: Watch, length: Duration) -> Result<bool, Error> {
         let polled = watch.poll.poll(&mut watch.events, Some(length));
         let mut shared = self.lock();
-        shared.news_waits |= watch.events.iter().any(|event| Link::is_news(event.token()));
+        for event in &watch.events {
+            if let Some(link) = shared.links.get_mut(event.token().0) {
+                link.ready(event);
+            }
+        }
         shared.watch = Some(watch);
         shared.watcher = None;
         match polled {
@@ -181,7 +178,6 @@ impl Shared {
             return Err(Error::Closed);
         }
         let now = self.clock.now();
-        self.read_news(now)?;
         let request = self.asking.ask(now);
         self.callers.insert(request, thread::current());
         Ok((request, now))
@@ -214,31 +210,23 @@ impl Shared {
 
     /// Sends what there is to send and hands out what has come, until there is no more of either.
     fn exchange(&mut self, now: Timestamp, wake_watcher: impl Fn()) -> Result<(), Error> {
-        self.read_news(now)?;
         if self.asking.poll_timeout().is_some_and(|due| due <= now) {
             self.asking.handle(now, Input::Tick);
         }
         loop {
-            let sent = self.perform(&wake_watcher)?;
-            let received = self.receive(now)?;
-            if !sent && !received {
+            self.perform(&wake_watcher)?;
+            if !self.poll_links(now)? {
                 return Ok(());
-            }
-            if self.asking.is_idle() {
-                // Nobody is going to wait before the sockets are looked at again.
-                return self.perform(&wake_watcher).map(drop);
             }
         }
     }
 
-    /// Does what `asking` wants done. Whether a message was sent.
-    fn perform(&mut self, wake_watcher: impl Fn()) -> Result<bool, Error> {
-        let mut sent = false;
+    /// Does what `asking` wants done.
+    fn perform(&mut self, wake_watcher: impl Fn()) -> Result<(), Error> {
         while let Some(output) = self.asking.poll_output() {
             match output {
                 Output::Send(link, request) => {
-                    self.links[link.0].send(request)?;
-                    sent = true;
+                    self.links[link.0].send(&link::request(request))?;
                 }
                 Output::Deliver { request, from, body } => {
                     self.answers.insert(request, (from, body));
@@ -250,42 +238,34 @@ impl Shared {
                 }
             }
         }
-        Ok(sent)
+        Ok(())
     }
 
-    /// Takes in all answers that have come, or as many as are waited for. Whether there was one.
-    fn receive(&mut self, now: Timestamp) -> Result<bool, Error> {
+    /// Tells `asking` what happened on the links. Whether anything did.
+    fn poll_links(&mut self, now: Timestamp) -> Result<bool, Error> {
         let mut any = false;
-        for link in &mut self.links {
-            let from = link.id();
-            while !self.asking.is_idle()
-                && let Some(Received { to, body }) = link.receive()?
-            {
+        for (place, link) in self.links.iter_mut().enumerate() {
+            let id = LinkId(place);
+            while let Some(event) = link.poll(now)? {
                 any = true;
-                self.asking.handle(now, Input::Answer { from, to, body });
+                match &event {
+                    LinkEvent::Up => self.asking.handle(now, Input::Up(id)),
+                    LinkEvent::Down => self.asking.handle(now, Input::Down(id)),
+                    LinkEvent::Message(message) => {
+                        if let Some((to, body)) = link::answer(message) {
+                            self.asking.handle(now, Input::Answer { from: id, to, body });
+                        }
+                    }
+                }
             }
         }
         Ok(any)
     }
 
-    /// Learns which connections were made and lost, if there may be any that matter.
-    fn read_news(&mut self, now: Timestamp) -> Result<(), Error> {
-        if !self.news_waits && now.since(self.news_read) < NEWS_FRESH {
-            return Ok(());
-        }
-        self.news_waits = false;
-        self.news_read = now;
-        for link in &mut self.links {
-            let id = link.id();
-            while let Some(news) = link.news(&self.registry)? {
-                let input = match news {
-                    News::Up => Input::Up(id),
-                    News::Down => Input::Down(id),
-                };
-                self.asking.handle(now, input);
-            }
-        }
-        Ok(())
+    /// When the links or `asking` want to see the time again.
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        let links = self.links.iter().filter_map(|link| link.poll_timeout()).min();
+        links.into_iter().chain(self.asking.poll_timeout()).min()
     }
 }
 

@@ -1,171 +1,70 @@
-//! A client's connection to one server: a socket, and the news of its coming and going.
+//! A client's way to one server: whole messages out, whole messages and their coming and going in.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use mio::{Registry, Token};
-use zmq::SocketEvent;
+use mio::event::Event;
+use mio::{Registry, Token, Waker};
 
-use crate::asking::{LinkId, RequestId};
+use crate::asking::RequestId;
 use crate::config::Url;
 use crate::error::Error;
-use crate::net::socket::{Socket, system};
+use crate::net::inproc::InprocLink;
+use crate::net::stream::StreamLink;
+use crate::time::Timestamp;
 use crate::wire::Frames;
 use crate::wire::seed;
 
-/// How long the library waits at least before it connects again.
-pub(super) const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A peer that answers no heartbeat for so long is taken for gone: a host that vanished, a process
-/// that was stopped, a network that was cut.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection to one server. It connects by itself, again and again.
-pub(super) struct Link {
-    id: LinkId,
-    url: Url,
-    context: &'static zmq::Context,
-    socket: Socket,
-    source: Source,
-    message: Frames,
-}
-
-/// Where the news of a link comes from.
-enum Source {
-    /// A socket that tells of connections made and lost.
-    Monitor(Socket),
-    /// An `inproc` endpoint has no such socket; it is up as soon as it is opened.
-    Inproc { up: bool },
-}
-
-/// A change of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+/// What happens on a link.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// Messages may be sent from now on.
     Up,
+    /// The connection is lost, and with it what was under way.
     Down,
+    /// The server sent a message.
+    Message(Frames),
 }
 
-/// An answer, as it came.
-pub(super) struct Received<'a> {
-    pub(super) to: RequestId,
-    pub(super) body: &'a [u8],
+/// A link that connects by itself, again and again. It never blocks.
+pub(super) trait Link: Send {
+    /// Takes notice of what the operating system said of this link's token.
+    fn ready(&mut self, event: &Event);
+
+    /// Goes on as far as it can; the next thing that happened, if there is one.
+    fn poll(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Error>;
+
+    /// When to come back with a [`Link::poll`], if nothing happens before.
+    fn poll_timeout(&self) -> Option<Timestamp>;
+
+    /// Sends a message. If it cannot, the link is going down and says so at the next poll.
+    fn send(&mut self, message: &Frames) -> Result<(), Error>;
+
+    /// Why there is no connection, as far as that is known.
+    fn problem(&self) -> Option<String>;
 }
 
-impl Link {
-    pub(super) fn open(
-        context: &'static zmq::Context,
-        registry: &Registry,
-        id: LinkId,
-        url: &Url,
-    ) -> Result<Self, Error> {
-        let socket = Socket::new(context, zmq::DEALER)?;
-        set_options(socket.options(), url).map_err(|error| system("open a socket", error))?;
-        let source = if url.is_inproc() { Source::Inproc { up: false } } else { watch(context, &socket, id)? };
-        socket.connect(url)?;
-        socket.register(registry, Token(2 * id.0))?;
-        if let Source::Monitor(monitor) = &source {
-            monitor.register(registry, Token(2 * id.0 + 1))?;
-        }
-        Ok(Self { id, url: url.clone(), context, socket, source, message: Frames::default() })
-    }
-
-    pub(super) const fn id(&self) -> LinkId {
-        self.id
-    }
-
-    /// Whether a socket of some link that is watched under `token` tells of news.
-    pub(super) const fn is_news(token: Token) -> bool {
-        token.0 % 2 == 1
-    }
-
-    /// The next change of the connection, if there is one.
-    pub(super) fn news(&mut self, registry: &Registry) -> Result<Option<News>, Error> {
-        match &mut self.source {
-            Source::Monitor(monitor) => {
-                while monitor.receive(&mut self.message)? {
-                    let event = self.message.get(0).and_then(|frame| frame.first_chunk());
-                    match event.map(|raw| SocketEvent::from_raw(u16::from_ne_bytes(*raw))) {
-                        Some(SocketEvent::HANDSHAKE_SUCCEEDED) => return Ok(Some(News::Up)),
-                        Some(SocketEvent::DISCONNECTED) => return Ok(Some(News::Down)),
-                        _ => {}
-                    }
-                }
-                Ok(None)
-            }
-            Source::Inproc { up: true } if !self.socket.is_writable() => {
-                // It ended with its server and does not come back by itself.
-                self.socket.deregister(registry);
-                *self = Self::open(self.context, registry, self.id, &self.url)?;
-                Ok(Some(News::Down))
-            }
-            Source::Inproc { up: true } => Ok(None),
-            Source::Inproc { up } => {
-                *up = true;
-                Ok(Some(News::Up))
-            }
-        }
-    }
-
-    /// Sends a request. If the connection is gone already this does nothing: the link's going down
-    /// is about to be told.
-    pub(super) fn send(&self, request: RequestId) -> Result<(), Error> {
-        let number = request.0.to_be_bytes();
-        let head = Frames::from_iter([number.as_slice(), b""]);
-        if !self.socket.send(&head, seed::REQUEST)? && self.socket.is_writable() {
-            // The connection is younger than the socket's last look.
-            self.socket.send(&head, seed::REQUEST)?;
-        }
-        Ok(())
-    }
-
-    /// Receives the next answer. What is no answer to a numbered request is dropped.
-    pub(super) fn receive(&mut self) -> Result<Option<Received<'_>>, Error> {
-        while self.socket.receive(&mut self.message)? {
-            if self.number().is_some() {
-                break;
-            }
-        }
-        let Some(to) = self.number() else { return Ok(None) };
-        Ok(self.message.get(2).map(|body| Received { to, body }))
-    }
-
-    /// The number in an answer's envelope.
-    fn number(&self) -> Option<RequestId> {
-        let (number, empty) = (self.message.get(0)?, self.message.get(1)?);
-        let well_formed = self.message.len() == 3 && empty.is_empty();
-        well_formed.then(|| number.try_into().ok().map(u64::from_be_bytes).map(RequestId))?
+/// Opens the link to the server at `url`, to be watched under `token`.
+pub(super) fn open(
+    url: &Url,
+    token: Token,
+    registry: &Registry,
+    waker: &Arc<Waker>,
+) -> Result<Box<dyn Link>, Error> {
+    if url.is_inproc() {
+        Ok(Box::new(InprocLink::open(url, token, registry)?))
+    } else {
+        Ok(Box::new(StreamLink::open(url, token, registry, waker)?))
     }
 }
 
-fn set_options(socket: &zmq::Socket, url: &Url) -> zmq::Result<()> {
-    socket.set_linger(0)?;
-    // Requests go to connections, never into a queue for one that may come: what was sent to a
-    // server that is gone is lost, and asked again.
-    socket.set_immediate(true)?;
-    socket.set_sndhwm(0)?;
-    socket.set_maxmsgsize(i64::try_from(seed::BYTES_MAX).unwrap_or(i64::MAX))?;
-    socket.set_ipv6(url.is_ipv6())?;
-    socket.set_reconnect_ivl(millis(RECONNECT_INTERVAL))?;
-    socket.set_connect_timeout(millis(HEARTBEAT_TIMEOUT))?;
-    socket.set_handshake_ivl(millis(HEARTBEAT_TIMEOUT))?;
-    socket.set_heartbeat_ivl(millis(HEARTBEAT_TIMEOUT / 3))?;
-    socket.set_heartbeat_timeout(millis(HEARTBEAT_TIMEOUT))
+/// A request as a DEALER socket sends it: its number, an empty frame, the body.
+pub(super) fn request(number: RequestId) -> Frames {
+    Frames::from_iter([number.0.to_be_bytes().as_slice(), b"", seed::REQUEST])
 }
 
-fn millis(length: Duration) -> i32 {
-    i32::try_from(length.as_millis()).unwrap_or(i32::MAX)
-}
-
-/// Opens the socket that tells of `watched`'s connections.
-fn watch(context: &zmq::Context, watched: &Socket, id: LinkId) -> Result<Source, Error> {
-    let failed = |error| system("watch a socket", error);
-    let events = i32::from(
-        SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() | SocketEvent::DISCONNECTED.to_raw(),
-    );
-    // The descriptor makes the name unique among the sockets that are open.
-    let fd = watched.options().get_fd().map_err(failed)?;
-    let endpoint = format!("inproc://zmqlocker-monitor-{}-{fd}", id.0);
-    watched.options().monitor(&endpoint, events).map_err(failed)?;
-    let monitor = Socket::new(context, zmq::PAIR)?;
-    monitor.options().connect(&endpoint).map_err(failed)?;
-    Ok(Source::Monitor(monitor))
+/// The number and the body of an answer; `None` for what is no answer to a numbered request.
+pub(super) fn answer(message: &Frames) -> Option<(RequestId, &[u8])> {
+    let (number, empty, body) = (message.get(0)?, message.get(1)?, message.get(2)?);
+    let number = u64::from_be_bytes(number.try_into().ok()?);
+    (message.len() == 3 && empty.is_empty()).then_some((RequestId(number), body))
 }

@@ -1,14 +1,18 @@
 //! The world: the only folder that names ZeroMQ or reads a clock.
 
+mod address;
 mod client;
 mod clock;
 mod connections;
 mod context;
-mod link;
+mod inproc;
 mod journal;
+mod link;
 mod per_process;
 mod server;
 mod socket;
+mod stream;
+mod stream_socket;
 
 pub use client::Client;
 pub use clock::BootClock;

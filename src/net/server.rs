@@ -77,8 +77,8 @@ impl Server {
             stop: AtomicBool::new(false),
             waker: waker.map_err(|error| system("watch a socket", &error))?,
             counters: Counters::default(),
-            finished: Mutex::new(false),
-            finishing: Condvar::new(),
+            outcome: Mutex::new(None),
+            finished: Condvar::new(),
         });
 
         let clock = BootClock;
@@ -122,13 +122,14 @@ impl Server {
         Stopper(Arc::clone(&self.control))
     }
 
-    /// Waits until the server has stopped, but no longer than `timeout`. Whether it has stopped.
+    /// Waits until the server has stopped, but no longer than `timeout`. How it ended, if it has:
+    /// with an error only if it could not go on.
     #[must_use]
-    pub fn wait(&self, timeout: Duration) -> bool {
-        let finished = self.control.finished.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn wait(&self, timeout: Duration) -> Option<Result<(), Error>> {
+        let outcome = self.control.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
-            self.control.finishing.wait_timeout_while(finished, timeout, |finished| !*finished);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+            self.control.finished.wait_timeout_while(outcome, timeout, |outcome| outcome.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Answers whoever waits and stops. When this returns the port is free. Does nothing the second
@@ -171,8 +172,9 @@ struct Control {
     stop: AtomicBool,
     waker: Waker,
     counters: Counters,
-    finished: Mutex<bool>,
-    finishing: Condvar,
+    /// How the server ended, if it has.
+    outcome: Mutex<Option<Result<(), Error>>>,
+    finished: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -203,12 +205,16 @@ impl Counters {
 }
 
 /// Tells those who wait for the end of a server, however it comes.
-struct Finish(Arc<Control>);
+struct Finish {
+    control: Arc<Control>,
+    outcome: Result<(), Error>,
+}
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        *self.0.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.finishing.notify_all();
+        let outcome = mem::replace(&mut self.outcome, Ok(()));
+        *self.control.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.control.finished.notify_all();
     }
 }
 
@@ -229,13 +235,14 @@ struct Service {
 
 impl Service {
     fn run(mut self, context: zmq::Context) {
-        let finish = Finish(Arc::clone(&self.control));
-        let served = self.serve();
-        let counters = &self.control.counters;
-        counters.waiting.store(0, Ordering::Relaxed);
-        match served {
-            Ok(()) => self.journal.stop(counters.read()),
-            Err(error) => self.journal.failure(&error),
+        let mut finish = Finish {
+            control: Arc::clone(&self.control),
+            outcome: Err(system("serve", &"the thread broke: please report it")),
+        };
+        finish.outcome = self.serve();
+        match &finish.outcome {
+            Ok(()) => self.journal.stop(self.control.counters.read()),
+            Err(error) => self.journal.failure(error),
         }
         // The names of `inproc` endpoints are free after this, ports only when the context is gone.
         let _ = self.socket.options().unbind(&self.endpoint);
@@ -278,7 +285,7 @@ impl Service {
                     self.control.counters.bad_messages.fetch_add(1, Ordering::Relaxed);
                     let (now, address) = (self.clock.now(), self.socket.peer_address());
                     self.journal.bad_message(now, envelope.routing_id(), address, bad);
-                    self.socket.send(envelope.frames(), bad.to_string().as_bytes())?;
+                    self.socket.send(&envelope.answer(bad.to_string().as_bytes()))?;
                 }
             }
         }
@@ -312,7 +319,7 @@ impl Service {
         for Reply { to, answer } in self.outbox.drain(..) {
             self.control.counters.count(answer);
             // A client that is gone, or reads nothing, costs its answer and nothing else.
-            self.socket.send(to.frames(), seed::encode_answer(answer))?;
+            self.socket.send(&to.answer(seed::encode_answer(answer)))?;
         }
         Ok(any)
     }

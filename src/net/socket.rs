@@ -82,14 +82,15 @@ impl Socket {
         self.frame.gets("Peer-Address")
     }
 
-    /// Sends `head` and then `body` as one message; `false` if no peer can take it now.
-    pub(super) fn send(&self, head: &Frames, body: &[u8]) -> Result<bool, Error> {
-        for frame in head.iter() {
-            if !self.send_frame(frame, zmq::SNDMORE)? {
+    /// Sends the frames as one message; `false` if no peer can take it now.
+    pub(super) fn send(&self, message: &Frames) -> Result<bool, Error> {
+        for (place, frame) in message.iter().enumerate() {
+            let more = if place + 1 < message.len() { zmq::SNDMORE } else { 0 };
+            if !self.send_frame(frame, more)? {
                 return Ok(false);
             }
         }
-        self.send_frame(body, 0)
+        Ok(true)
     }
 
     fn send_frame(&self, frame: &[u8], more: i32) -> Result<bool, Error> {

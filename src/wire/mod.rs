@@ -2,5 +2,6 @@
 
 mod frames;
 pub mod seed;
+pub mod zmtp;
 
 pub use frames::Frames;

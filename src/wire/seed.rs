@@ -38,10 +38,11 @@ impl Envelope {
         self.0.get(0).unwrap_or_default()
     }
 
-    /// The frames to send before the answer.
+    /// The message that takes `body` back.
     #[must_use]
-    pub fn frames(&self) -> &Frames {
-        &self.0
+    pub fn answer(mut self, body: &[u8]) -> Frames {
+        self.0.push(body);
+        self.0
     }
 }
 

@@ -1,0 +1,291 @@
+//! A link over TCP or a Unix socket, on which this crate speaks ZMTP by itself: without a thread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::{Interest, Registry, Token, Waker};
+use thiserror::Error;
+
+use crate::config::Url;
+use crate::error::Error;
+use crate::net::address::{Address, Resolving};
+use crate::net::link::{Link, LinkEvent};
+use crate::net::stream_socket::StreamSocket;
+use crate::time::Timestamp;
+use crate::wire::Frames;
+use crate::wire::zmtp::{self, Decoder, Item, ZmtpError};
+
+/// How long to wait, at least, between the starts of two connections.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a connection may take to be made, greetings included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many bytes may wait for a server that does not read. With more, the connection is given up.
+const UNSENT_MAX: usize = 1024 * 1024;
+
+const READ_BYTES: usize = 8 * 1024;
+
+pub(super) struct StreamLink {
+    address: Address,
+    token: Token,
+    registry: Registry,
+    waker: Arc<Waker>,
+    phase: Phase,
+    decoder: Decoder,
+    unsent: Vec<u8>,
+    /// Whether a read may bring something.
+    readable: bool,
+    /// Whether the server has closed its side: what is there to read ends.
+    closing: bool,
+    /// Why there is no connection.
+    problem: Option<Problem>,
+}
+
+enum Phase {
+    Waiting { until: Timestamp },
+    Resolving(Resolving),
+    Connecting { socket: StreamSocket, rest: Vec<Address>, deadline: Timestamp },
+    Greeting { socket: StreamSocket, deadline: Timestamp },
+    Up { socket: StreamSocket, since: Timestamp },
+}
+
+/// Why a connection could not be made, or ended.
+#[derive(Debug, Error)]
+enum Problem {
+    #[error("{}", .0.to_string().to_lowercase())]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Zmtp(#[from] ZmtpError),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("the server does not read what it is sent")]
+    Unread,
+    #[error("the connection was not made in time")]
+    Slow,
+}
+
+impl StreamLink {
+    pub(super) fn open(
+        url: &Url,
+        token: Token,
+        registry: &Registry,
+        waker: &Arc<Waker>,
+    ) -> Result<Self, Error> {
+        let registry = registry
+            .try_clone()
+            .map_err(|error| Error::System { action: "watch a socket", problem: error.to_string() })?;
+        Ok(Self {
+            address: Address::parse(url)?,
+            token,
+            registry,
+            waker: Arc::clone(waker),
+            phase: Phase::Waiting { until: Timestamp::ZERO },
+            decoder: Decoder::default(),
+            unsent: Vec::new(),
+            readable: false,
+            closing: false,
+            problem: None,
+        })
+    }
+
+    /// Starts to connect: at once to what is known, after a look-up to a name.
+    fn start(&mut self, now: Timestamp) {
+        match self.address.resolve(&self.waker) {
+            Some(resolving) => self.phase = Phase::Resolving(resolving),
+            None => self.connect(now, vec![self.address.clone()]),
+        }
+    }
+
+    /// Connects to the first of `addresses` that does not fail at once.
+    fn connect(&mut self, now: Timestamp, addresses: Vec<Address>) {
+        let mut rest = addresses.into_iter();
+        while let Some(address) = rest.next() {
+            self.forget_connection();
+            match self.open_socket(&address) {
+                Ok(socket) => {
+                    let deadline = now + CONNECT_TIMEOUT;
+                    self.phase = Phase::Connecting { socket, rest: rest.collect(), deadline };
+                    return;
+                }
+                Err(error) => self.problem = Some(error.into()),
+            }
+        }
+        self.phase = Phase::Waiting { until: now + RECONNECT_INTERVAL };
+    }
+
+    fn open_socket(&self, address: &Address) -> std::io::Result<StreamSocket> {
+        let mut socket = StreamSocket::connect(address)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(socket.source(), self.token, interest)?;
+        Ok(socket)
+    }
+
+    fn forget_connection(&mut self) {
+        self.decoder = Decoder::default();
+        self.unsent.clear();
+        (self.readable, self.closing) = (false, false);
+    }
+
+    /// Gives the connection up. It was up, so whoever waits for an answer has to know.
+    fn lose(&mut self, now: Timestamp, problem: Problem) -> LinkEvent {
+        let until = match &self.phase {
+            Phase::Up { since, .. } => now.max(*since + RECONNECT_INTERVAL),
+            _ => now + RECONNECT_INTERVAL,
+        };
+        self.close(Phase::Waiting { until });
+        self.problem = Some(problem);
+        LinkEvent::Down
+    }
+
+    fn close(&mut self, next: Phase) {
+        let phase = std::mem::replace(&mut self.phase, next);
+        if let Phase::Connecting { socket, .. }
+        | Phase::Greeting { socket, .. }
+        | Phase::Up { socket, .. } = phase
+        {
+            socket.close(&self.registry);
+        }
+    }
+
+    /// Reads and takes apart what came; whatever has to be answered by the protocol itself is.
+    fn exchange(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Problem> {
+        loop {
+            self.flush()?;
+            match self.decoder.next()? {
+                Some(Item::Message(message)) => return Ok(Some(LinkEvent::Message(message))),
+                Some(Item::Ready) => {
+                    self.problem = None;
+                    let phase = std::mem::replace(&mut self.phase, Phase::Waiting { until: now });
+                    if let Phase::Greeting { socket, .. } = phase {
+                        self.phase = Phase::Up { socket, since: now };
+                    }
+                    return Ok(Some(LinkEvent::Up));
+                }
+                Some(Item::Greeting) => self.unsent.extend_from_slice(zmtp::READY),
+                Some(Item::Ping(context)) => zmtp::encode_pong(&mut self.unsent, &context),
+                None if self.readable => self.read()?,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<(), Problem> {
+        let (Phase::Greeting { socket, .. } | Phase::Up { socket, .. }) = &mut self.phase else {
+            return Ok(());
+        };
+        let mut bytes = [0; READ_BYTES];
+        match socket.read(&mut bytes) {
+            Ok(0) => return Err(Problem::Closed),
+            Ok(count) => {
+                self.decoder.push(&bytes[..count]);
+                // A short read has emptied the socket; what comes later is told of anew.
+                self.readable = self.closing || count == READ_BYTES;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Problem> {
+        let (Phase::Greeting { socket, .. } | Phase::Up { socket, .. }) = &mut self.phase else {
+            return Ok(());
+        };
+        while !self.unsent.is_empty() {
+            match socket.write(&self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.unsent.len() > UNSENT_MAX { Err(Problem::Unread) } else { Ok(()) }
+    }
+}
+
+impl Link for StreamLink {
+    fn ready(&mut self, event: &Event) {
+        self.readable |= event.is_readable() || event.is_error();
+        self.closing |= event.is_read_closed();
+    }
+
+    fn poll(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Error> {
+        loop {
+            match &mut self.phase {
+                Phase::Waiting { until } if now < *until => return Ok(None),
+                Phase::Waiting { .. } => self.start(now),
+                Phase::Resolving(resolving) => match resolving.poll() {
+                    None => return Ok(None),
+                    Some(Ok(addresses)) => self.connect(now, addresses),
+                    Some(Err(error)) => drop(self.lose(now, error.into())),
+                },
+                Phase::Connecting { socket, rest, deadline } => match socket.is_connected() {
+                    Ok(true) => {
+                        self.unsent.extend_from_slice(&zmtp::GREETING);
+                        let deadline = *deadline;
+                        let waiting = Phase::Waiting { until: now };
+                        if let Phase::Connecting { socket, .. } =
+                            std::mem::replace(&mut self.phase, waiting)
+                        {
+                            self.phase = Phase::Greeting { socket, deadline };
+                        }
+                    }
+                    Ok(false) if now < *deadline => return Ok(None),
+                    failed => {
+                        let rest = std::mem::take(rest);
+                        self.problem = Some(failed.err().map_or(Problem::Slow, Problem::Io));
+                        self.close(Phase::Waiting { until: now });
+                        self.connect(now, rest);
+                    }
+                },
+                Phase::Greeting { deadline, .. } => {
+                    let slow = *deadline <= now;
+                    match self.exchange(now) {
+                        Ok(Some(event)) => return Ok(Some(event)),
+                        Ok(None) if !slow => return Ok(None),
+                        failed => {
+                            drop(self.lose(now, failed.err().unwrap_or(Problem::Slow)));
+                        }
+                    }
+                }
+                Phase::Up { .. } => {
+                    return match self.exchange(now) {
+                        Ok(event) => Ok(event),
+                        Err(problem) => Ok(Some(self.lose(now, problem))),
+                    };
+                }
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Waiting { until } => Some(*until),
+            Phase::Connecting { deadline, .. } | Phase::Greeting { deadline, .. } => Some(*deadline),
+            Phase::Resolving(_) | Phase::Up { .. } => None,
+        }
+    }
+
+    fn send(&mut self, message: &Frames) -> Result<(), Error> {
+        if matches!(self.phase, Phase::Up { .. }) {
+            zmtp::encode_message(&mut self.unsent, message.iter());
+            // What goes wrong here goes wrong again at the next poll, which tells of it.
+            let _ = self.flush();
+        }
+        Ok(())
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.problem.as_ref().map(ToString::to_string)
+    }
+}
+
+impl Drop for StreamLink {
+    fn drop(&mut self) {
+        self.close(Phase::Waiting { until: Timestamp::ZERO });
+    }
+}

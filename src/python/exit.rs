@@ -1,0 +1,83 @@
+//! The end of the interpreter: no thread of ours may want the GIL once it begins.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use crate::net::{PerProcess, Server};
+use crate::python::logging;
+
+/// How long the exit waits for the threads that are waiting, and for the log.
+const GRACE: Duration = Duration::from_secs(1);
+
+static PRESENCE: PerProcess<Presence> = PerProcess::new();
+
+/// Who is there that has to be gone before the interpreter ends.
+#[derive(Default)]
+struct Presence {
+    exit_is_near: AtomicBool,
+    inside: Mutex<usize>,
+    left: Condvar,
+    servers: Mutex<Vec<Weak<Server>>>,
+}
+
+fn presence() -> &'static Presence {
+    PRESENCE.get_or_init(Presence::default)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread's stay behind the door of waits.
+pub(super) struct Visit(&'static Presence);
+
+/// This thread is going to wait without the GIL, and to want it back.
+pub(super) fn enter() -> Visit {
+    let presence = presence();
+    *lock(&presence.inside) += 1;
+    Visit(presence)
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        *lock(&self.0.inside) -= 1;
+        if self.0.exit_is_near.load(Ordering::Acquire) {
+            self.0.left.notify_all();
+        }
+    }
+}
+
+/// Whether waits have to end.
+pub(super) fn is_near() -> bool {
+    presence().exit_is_near.load(Ordering::Acquire)
+}
+
+/// The server stops when the interpreter exits, if not before.
+pub(super) fn stop_at_exit(server: &Arc<Server>) {
+    let mut servers = lock(&presence().servers);
+    servers.retain(|server| server.strong_count() > 0);
+    servers.push(Arc::downgrade(server));
+}
+
+pub(super) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let atexit = module.py().import("atexit")?;
+    atexit.call_method1("register", (module.getattr("at_exit")?,)).map(drop)
+}
+
+/// Ends the waits of daemon threads, stops servers that still run, and writes out the log.
+#[pyfunction]
+pub(super) fn at_exit(py: Python<'_>) {
+    let presence = presence();
+    presence.exit_is_near.store(true, Ordering::Release);
+    py.detach(|| {
+        let servers: Vec<_> = lock(&presence.servers).drain(..).collect();
+        servers.iter().filter_map(Weak::upgrade).for_each(|server| server.stop());
+        let inside = lock(&presence.inside);
+        // Who is still inside after this is stuck in a handler of the user's.
+        let _ = presence.left.wait_timeout_while(inside, GRACE, |inside| *inside > 0);
+        logging::finish(GRACE);
+    });
+}

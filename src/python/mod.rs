@@ -1,0 +1,57 @@
+//! The Python module `zmqlocker._zmqlocker`: newtypes and conversions, nothing that decides.
+
+mod argument;
+mod client;
+mod door;
+mod error;
+mod exit;
+mod locker;
+mod logging;
+mod server;
+
+use pyo3::pymodule;
+
+/// The Rust side of the package `zmqlocker`.
+#[pymodule(gil_used = false)]
+mod _zmqlocker {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::client::LockerClient;
+    #[pymodule_export]
+    use super::exit::at_exit;
+    #[pymodule_export]
+    use super::locker::Locker;
+    #[pymodule_export]
+    use super::server::LockerServer;
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// The version of the ZeroMQ library inside the package, such as "4.3.5".
+    #[pyfunction]
+    fn libzmq_version() -> String {
+        crate::net::libzmq_version()
+    }
+
+    /// Whether the ZeroMQ library inside the package can encrypt and authenticate with CURVE.
+    #[pyfunction]
+    fn has_curve() -> bool {
+        crate::net::has_curve()
+    }
+
+    /// Runs the command line: `arguments` are those of the shell, `program` starts the command anew.
+    ///
+    /// Returns the exit status.
+    #[pyfunction]
+    fn run_command(py: Python<'_>, program: Vec<String>, arguments: Vec<String>) -> u8 {
+        py.detach(|| crate::cli::run(&program, &arguments))
+    }
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::logging::install(module.py())?;
+        super::exit::install(module)
+    }
+}
