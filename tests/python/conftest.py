@@ -1,0 +1,111 @@
+"""Fixtures: servers and clients in processes of their own, and servers of other makes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: How long a test waits for what must happen, in seconds: far beyond any honest delay.
+PATIENCE = 30.0
+
+
+class Script:
+    """A Python program in a process of its own, with its lines as events."""
+
+    def __init__(self, source: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-c", textwrap.dedent(source), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def line(self) -> str:
+        """The next line that the program prints; empty at its end."""
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def tell(self, line: str = "") -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for the end: exit status, the rest of the output, all errors."""
+        output, errors = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, output, errors
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[..., Script]]:
+    """Start programs; whatever still runs at the end of the test is killed."""
+    started: list[Script] = []
+
+    def start(source: str, *arguments: str) -> Script:
+        started.append(Script(source, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGCONT)
+        one.kill()
+        for stream in (one.process.stdin, one.process.stdout, one.process.stderr):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+@pytest.fixture
+def free_url() -> str:
+    """The URL of a port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+#: Serves until it is told a line, in the background.
+SERVER = """
+    import sys
+    from zmqlocker import LockerServer
+    url, max_requests, in_seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    with LockerServer(max_requests, in_seconds, url, block=False) as server:
+        print(server.url)
+        sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def serve(script: Callable[..., Script]) -> Callable[..., tuple[Script, str]]:
+    """Start a server in a process of its own; the process and its URL."""
+
+    def start(
+        max_requests: int = 1_000_000, in_seconds: float = 60.0, url: str = "tcp://127.0.0.1:*"
+    ) -> tuple[Script, str]:
+        server = script(SERVER, url, str(max_requests), str(in_seconds))
+        return server, server.line()
+
+    return start

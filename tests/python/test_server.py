@@ -1,0 +1,310 @@
+"""`LockerServer`: the constructor that serves, the server in the background, what it is sent."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import logging.handlers
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import zmq
+
+from zmqlocker import ConfigError, LockerClient, LockerServer
+
+from conftest import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import Script
+
+BLOCKING = """
+    import sys
+    from zmqlocker import LockerServer
+    try:
+        LockerServer(5, 60.0, sys.argv[1])
+        print("returned")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.fixture
+def log() -> Iterator[queue.SimpleQueue[logging.LogRecord]]:
+    """What zmqlocker logs, as it comes."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(records)
+    logger = logging.getLogger("zmqlocker")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield records
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def port_of(url: str) -> int:
+    return int(url.rsplit(":", 1)[1])
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "returned")]
+)
+def test_the_constructor_serves_until_a_signal(
+    script: Callable[..., Script], free_url: str, number: signal.Signals, outcome: str
+) -> None:
+    server = script(BLOCKING, free_url)
+    with LockerClient(free_url, timeout=PATIENCE) as client:
+        assert [client.next() for _ in range(6)] == ["go"] * 5 + ["sorry"]
+        server.signal(number)
+        assert server.line() == outcome
+    # As every server binds: connections that have ended may linger, a listener may not.
+    socket.create_server(("127.0.0.1", port_of(free_url))).close()
+    assert server.finish()[0] == 0
+
+
+def test_a_handler_of_the_users_for_sigterm_stays(
+    script: Callable[..., Script], free_url: str
+) -> None:
+    server = script(
+        """
+        import signal, sys
+        from zmqlocker import LockerServer
+        def leave(number, frame):
+            raise SystemExit(7)
+        signal.signal(signal.SIGTERM, leave)
+        LockerServer(5, 60.0, sys.argv[1])
+        """,
+        free_url,
+    )
+    with LockerClient(free_url, timeout=PATIENCE) as client:
+        client.next()
+    server.signal(signal.SIGTERM)
+    assert server.finish()[0] == 7
+
+
+def test_other_threads_run_while_the_constructor_serves(
+    script: Callable[..., Script], free_url: str
+) -> None:
+    server = script(
+        """
+        import os, signal, sys, threading
+        from zmqlocker import LockerClient, LockerServer
+        def ask():
+            with LockerClient(sys.argv[1]) as client:
+                print(client.next(), sum(range(1000)))
+            os.kill(os.getpid(), signal.SIGTERM)
+        threading.Thread(target=ask).start()
+        LockerServer(5, 60.0, sys.argv[1])
+        """,
+        free_url,
+    )
+    assert server.finish() == (0, "go 499500\n", "")
+
+
+def test_a_server_in_the_background_tells_its_url() -> None:
+    with LockerServer(2, 60.0, "tcp://127.0.0.1:*", block=False) as server:
+        assert server.url.startswith("tcp://127.0.0.1:")
+        assert repr(server) == f'zmqlocker.LockerServer("{server.url}")'
+        with LockerClient(server.url, timeout=PATIENCE) as client:
+            assert [client.next() for _ in range(3)] == ["go", "go", "sorry"]
+        assert server.stats() == {"bad_messages": 0, "go": 2, "sorry": 1, "waiting": 0}
+
+
+def test_a_port_is_free_when_stop_returns(free_url: str) -> None:
+    for _ in range(20):
+        server = LockerServer(1, 60.0, free_url, block=False)
+        with LockerClient(free_url, timeout=PATIENCE) as client:
+            client.next()
+            server.stop()
+        server.stop()
+
+
+def test_a_server_that_nobody_holds_stops(free_url: str) -> None:
+    LockerServer(1, 60.0, free_url, block=False)
+    gc.collect()
+    LockerServer(1, 60.0, free_url, block=False).stop()
+
+
+def test_several_servers_in_one_process_have_a_count_each() -> None:
+    with (
+        LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False) as one,
+        LockerServer(2, 60.0, "tcp://127.0.0.1:*", block=False) as two,
+        LockerClient(one.url, timeout=PATIENCE) as to_one,
+        LockerClient(two.url, timeout=PATIENCE) as to_two,
+    ):
+        assert [to_one.next() for _ in range(2)] == ["go", "sorry"]
+        assert [to_two.next() for _ in range(3)] == ["go", "go", "sorry"]
+
+
+def test_all_transports_are_served(tmp_path: Path) -> None:
+    for url in [
+        "tcp://127.0.0.1:*",
+        "tcp://[::1]:*",
+        f"ipc://{tmp_path}/socket",
+        f"ipc://@zmqlocker-{tmp_path.name}",
+        "inproc://here",
+    ]:
+        for _ in range(2):
+            with (
+                LockerServer(1, 60.0, url, block=False) as server,
+                LockerClient(server.url, timeout=PATIENCE) as client,
+            ):
+                assert [client.next(), client.next()] == ["go", "sorry"]
+
+
+def test_an_inproc_server_may_come_back_under_its_client() -> None:
+    with LockerClient("inproc://comes-back", timeout=PATIENCE) as client:
+        for _ in range(3):
+            with LockerServer(1, 60.0, "inproc://comes-back", block=False):
+                assert [client.next(), client.next()] == ["go", "sorry"]
+
+
+def test_a_port_in_use_is_named(free_url: str) -> None:
+    with (
+        LockerServer(1, 60.0, free_url, block=False),
+        pytest.raises(ConfigError, match=f"^url {free_url} cannot be bound: the address is in use"),
+    ):
+        LockerServer(1, 60.0, free_url, block=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "tcp://", "localhost:7777", "http://localhost:7777", "tcp://127.0.0.1", "tcp://a\0:1"]
+)
+def test_a_url_that_cannot_be_served_is_named(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^url "):
+        LockerServer(1, 60.0, url, block=False)
+
+
+@pytest.mark.parametrize("patience", [-0.1, float("nan"), float("inf")])
+def test_patience_out_of_bounds_is_named(patience: float) -> None:
+    with pytest.raises(ConfigError, match=r"^patience must be from 0 and at most 1000000000 s"):
+        LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False, patience=patience)
+
+
+def test_garbage_is_answered_and_counted_and_stops_nothing() -> None:
+    context = zmq.Context()
+    with LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False) as server:
+        dealer = context.socket(zmq.DEALER)
+        dealer.rcvtimeo = int(PATIENCE * 1000)
+        dealer.connect(server.url)
+        for garbage, answer in [
+            ([b"let me go"], [b"error: an empty frame must stand before the body"]),
+            ([b"", b"one", b"two"], [b"", b"error: one body frame must follow"]),
+            ([b"number", b""], [b"number", b"", b"error: one body frame must follow"]),
+            ([b"x"] * 20, [b"error: a message has at most 16 frames"]),
+        ]:
+            dealer.send_multipart(garbage)
+            heard = dealer.recv_multipart()
+            assert heard[:-1] == answer[:-1]
+            assert heard[-1].startswith(answer[-1])
+        with socket.create_connection(("127.0.0.1", port_of(server.url))) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 1000)
+        giant = context.socket(zmq.DEALER)
+        giant.linger = 0
+        giant.connect(server.url)
+        giant.send_multipart([b"", b"x" * 10_000_000])
+        dealer.send_multipart([b"", b""])
+        assert dealer.recv_multipart() == [b"", b"go"]
+        assert server.stats()["bad_messages"] == 4
+        giant.close()
+        dealer.close()
+    context.term()
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_others() -> None:
+    context = zmq.Context()
+    with LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False) as server:
+        silent = context.socket(zmq.DEALER)
+        silent.linger = 0
+        silent.rcvhwm = 1
+        silent.connect(server.url)
+        for _ in range(20_000):
+            silent.send_multipart([b"", b"let me go"])
+        with LockerClient(server.url, timeout=PATIENCE) as client:
+            assert {client.next() for _ in range(100)} <= {"go", "sorry"}
+        silent.close()
+    context.term()
+
+
+def test_log_lines_tell_what_matters(log: queue.SimpleQueue[logging.LogRecord]) -> None:
+    server = LockerServer(5, 0.8, "tcp://127.0.0.1:*", block=False)
+    with LockerClient(server.url, timeout=PATIENCE) as client:
+        for _ in range(3):
+            client.next()
+    server.stop()
+    expected = [
+        f"serving 5/0.8s at {server.url}, patience 0 s",
+        "first request of client 127.0.0.1 (",
+        f"stopped serving at {server.url}: 3 go, 0 sorry, 0 bad messages",
+    ]
+    for start in expected:
+        record = log.get(timeout=PATIENCE)
+        assert record.getMessage().startswith(start)
+        assert (record.name, record.levelname) == ("zmqlocker", "INFO")
+
+
+def test_bad_messages_are_logged_ten_times_a_second_at_most(
+    log: queue.SimpleQueue[logging.LogRecord],
+) -> None:
+    context = zmq.Context()
+    with LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False) as server:
+        dealer = context.socket(zmq.DEALER)
+        dealer.rcvtimeo = int(PATIENCE * 1000)
+        dealer.connect(server.url)
+        for _ in range(5000):
+            dealer.send(b"garbage")
+        for _ in range(5000):
+            dealer.recv()
+        dealer.close()
+    context.term()
+    lines = iter(lambda: log.get(timeout=PATIENCE).getMessage(), "")
+    until_stop = list(itertools.takewhile(lambda line: not line.startswith("stopped"), lines))
+    warnings = [line for line in until_stop if line.startswith("bad message")]
+    assert 10 <= len(warnings) < 1000
+
+
+def test_a_server_open_to_other_hosts_warns(script: Callable[..., Script]) -> None:
+    server = script("""
+        from zmqlocker import LockerServer
+        LockerServer(1, 60.0, "tcp://*:*", block=False).stop()
+    """)
+    status, _, errors = server.finish()
+    assert status == 0
+    assert "is open to other hosts, without encryption" in errors
+
+
+def test_a_handler_that_raises_or_blocks_does_not_stop_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, leave, reported = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: reported.set())
+
+    class Hostile(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            entered.set()
+            leave.wait(PATIENCE)
+            raise RuntimeError(record.getMessage())
+
+    logger = logging.getLogger("zmqlocker")
+    handler = Hostile()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False) as server:
+            assert entered.wait(PATIENCE)
+            with LockerClient(server.url, timeout=PATIENCE) as client:
+                assert [client.next(), client.next()] == ["go", "sorry"]
+            leave.set()
+            assert reported.wait(PATIENCE)
+    finally:
+        leave.set()
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
