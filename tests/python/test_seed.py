@@ -132,6 +132,7 @@ def test_a_server_of_the_seed_may_send_heartbeats() -> None:
         asking.join()
         assert answers == ["go"]
     server.disable_monitor()
+    monitor.close()
     server.close()
     context.term()
 
