@@ -163,8 +163,16 @@ mod tests {
     fn an_error_names_the_argument_the_bound_and_the_value() {
         for (span, seconds, message) in [
             (Span::Positive, 0.0, "ttl must be above 0 and at most 1000000000 seconds, not 0"),
-            (Span::Positive, f64::NAN, "ttl must be above 0 and at most 1000000000 seconds, not NaN"),
-            (Span::NotNegative, -0.1, "ttl must be from 0 and at most 1000000000 seconds, not -0.1"),
+            (
+                Span::Positive,
+                f64::NAN,
+                "ttl must be above 0 and at most 1000000000 seconds, not NaN",
+            ),
+            (
+                Span::NotNegative,
+                -0.1,
+                "ttl must be from 0 and at most 1000000000 seconds, not -0.1",
+            ),
             (
                 Span::NotNegative,
                 f64::INFINITY,

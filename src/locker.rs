@@ -1,9 +1,9 @@
-//! The gate within one process: an engine, a clock, a mutex.
+//! The gate within one process: a window of the engine, a clock, a mutex.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::answer::Answer;
-use crate::engine::{Input, Limit, Machine, Patience};
+use crate::engine::{FixedWindow, Limit};
 use crate::time::Clock;
 
 /// Grants at most so many requests in a slot of time, to all threads together.
@@ -25,21 +25,20 @@ use crate::time::Clock;
 #[derive(Debug)]
 pub struct Locker<C> {
     clock: C,
-    machine: Mutex<Machine<()>>,
+    window: Mutex<FixedWindow>,
 }
 
 impl<C: Clock> Locker<C> {
     /// A locker whose first slot is open from now.
     pub fn new(clock: C, limit: Limit) -> Self {
-        let machine = Mutex::new(Machine::new(clock.now(), limit, Patience::NONE));
-        Self { clock, machine }
+        let window = Mutex::new(FixedWindow::new(clock.now(), limit));
+        Self { clock, window }
     }
 
     /// Counts a request and answers it. Never waits.
     pub fn next(&self) -> Answer {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read under the mutex: the engine sees instants in their order.
-        machine.handle(self.clock.now(), Input::Next(()));
-        machine.poll_output().map_or(Answer::Sorry, |reply| reply.answer)
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the mutex: the window sees instants in their order.
+        if window.try_acquire(self.clock.now()) { Answer::Go } else { Answer::Sorry }
     }
 }

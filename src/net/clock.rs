@@ -1,5 +1,7 @@
 //! The clock of the operating system.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::time::{Clock, Timestamp};
@@ -20,6 +22,15 @@ impl Clock for BootClock {
     fn now(&self) -> Timestamp {
         let time = clock_gettime(CLOCK);
         // Both are positive on this clock, and the seconds of centuries fit.
-        Timestamp::from_nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+        Timestamp::from_nanos(
+            time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned(),
+        )
     }
+}
+
+/// The time of day, since 1970: to show to people, never to decide by.
+#[must_use]
+pub fn unix_time() -> Duration {
+    let time = clock_gettime(ClockId::Realtime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }

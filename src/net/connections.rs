@@ -123,7 +123,8 @@ impl Connections {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(None);
             }
-            let until = shared.poll_timeout().into_iter().chain(deadline).fold(slice_ends, Timestamp::min);
+            let until =
+                shared.poll_timeout().into_iter().chain(deadline).fold(slice_ends, Timestamp::min);
             let clock = shared.clock;
             let watch = shared.become_watcher(request);
             drop(shared);

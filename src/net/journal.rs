@@ -52,7 +52,12 @@ impl Journal {
         self.greeted.insert(routing_id)
     }
 
-    pub(super) fn first_request(&mut self, now: Timestamp, routing_id: &[u8], address: Option<&str>) {
+    pub(super) fn first_request(
+        &mut self,
+        now: Timestamp,
+        routing_id: &[u8],
+        address: Option<&str>,
+    ) {
         if let Some(left_out) = self.greetings.pass(now) {
             let client = Client(routing_id, address);
             log::info!(target: LOG, "first request of {client}{}", LeftOut(left_out));

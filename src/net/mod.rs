@@ -15,7 +15,7 @@ mod stream;
 mod stream_socket;
 
 pub use client::Client;
-pub use clock::BootClock;
+pub use clock::{BootClock, unix_time};
 pub use context::{has_curve, libzmq_version};
 pub use per_process::PerProcess;
 pub use server::{Server, ServerStats, Stopper};

@@ -83,8 +83,7 @@ impl Server {
 
         let clock = BootClock;
         let now = clock.now();
-        let patience =
-            Patience { length: config.patience, waiters_max: Patience::WAITERS_MAX };
+        let patience = Patience { length: config.patience, waiters_max: Patience::WAITERS_MAX };
         let service = Service {
             endpoint: endpoint.clone(),
             journal: Journal::start(now, config, &endpoint)?,

@@ -74,9 +74,10 @@ impl StreamLink {
         registry: &Registry,
         waker: &Arc<Waker>,
     ) -> Result<Self, Error> {
-        let registry = registry
-            .try_clone()
-            .map_err(|error| Error::System { action: "watch a socket", problem: error.to_string() })?;
+        let registry = registry.try_clone().map_err(|error| Error::System {
+            action: "watch a socket",
+            problem: error.to_string(),
+        })?;
         Ok(Self {
             address: Address::parse(url)?,
             token,
@@ -265,7 +266,9 @@ impl Link for StreamLink {
     fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Waiting { until } => Some(*until),
-            Phase::Connecting { deadline, .. } | Phase::Greeting { deadline, .. } => Some(*deadline),
+            Phase::Connecting { deadline, .. } | Phase::Greeting { deadline, .. } => {
+                Some(*deadline)
+            }
             Phase::Resolving(_) | Phase::Up { .. } => None,
         }
     }

@@ -87,7 +87,9 @@ fn write_lines(waiting: &Receiver<Line>) {
         write(line.level, format_args!("{}", line.text));
         match QUEUE.get().map_or(0, |queue| queue.lost.swap(0, Ordering::Relaxed)) {
             0 => {}
-            lost => write(Level::Warn, format_args!("{lost} log lines were lost: a handler is slow")),
+            lost => {
+                write(Level::Warn, format_args!("{lost} log lines were lost: a handler is slow"))
+            }
         }
     }
 }

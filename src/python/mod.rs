@@ -46,7 +46,7 @@ mod _zmqlocker {
     /// Returns the exit status.
     #[pyfunction]
     fn run_command(py: Python<'_>, program: Vec<String>, arguments: Vec<String>) -> u8 {
-        py.detach(|| crate::cli::run(&program, &arguments))
+        py.detach(|| crate::cli::run(&program, arguments))
     }
 
     #[pymodule_init]

@@ -152,7 +152,8 @@ impl Decoder {
             if self.stage != Stage::Traffic {
                 return Err(ZmtpError::Malformed);
             }
-            if self.message.len() >= FRAMES_MAX || self.message.byte_len() + body.len() > BYTES_MAX {
+            if self.message.len() >= FRAMES_MAX || self.message.byte_len() + body.len() > BYTES_MAX
+            {
                 return Err(ZmtpError::Size);
             }
             self.message.push(body);
@@ -165,8 +166,11 @@ impl Decoder {
 
     fn greeting(&mut self) -> Result<Option<Item>, ZmtpError> {
         let bytes = &self.bytes[self.done..];
-        let differs = |place: usize, fits: fn(u8) -> bool| bytes.get(place).is_some_and(|b| !fits(*b));
-        if differs(0, |byte| byte == 0xFF) || differs(9, |byte| byte == 0x7F) || differs(10, |byte| byte >= 3)
+        let differs =
+            |place: usize, fits: fn(u8) -> bool| bytes.get(place).is_some_and(|b| !fits(*b));
+        if differs(0, |byte| byte == 0xFF)
+            || differs(9, |byte| byte == 0x7F)
+            || differs(10, |byte| byte >= 3)
         {
             return Err(ZmtpError::NotZmtp);
         }

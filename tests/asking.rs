@@ -1,0 +1,212 @@
+//! Which server a client asks, and whose answer counts: laws over random fates of links.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use zmqlocker::asking::{ANSWER_EXPECTED, Asking, Input, LinkId, Output, RequestId};
+use zmqlocker::time::Timestamp;
+
+fn outputs(asking: &mut Asking) -> Vec<Output> {
+    std::iter::from_fn(|| asking.poll_output()).collect()
+}
+
+fn up(asking: &mut Asking, links: usize) {
+    for link in 0..links {
+        asking.handle(Timestamp::ZERO, Input::Up(LinkId(link)));
+    }
+}
+
+#[test]
+fn a_request_waits_for_a_link() {
+    let mut asking = Asking::new(1);
+    let request = asking.ask(Timestamp::ZERO);
+    assert_eq!(outputs(&mut asking), []);
+    up(&mut asking, 1);
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), request)]);
+}
+
+#[test]
+fn requests_go_round_the_links_that_are_up() {
+    let mut asking = Asking::new(3);
+    up(&mut asking, 3);
+    asking.handle(Timestamp::ZERO, Input::Down(LinkId(1)));
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asking.ask(Timestamp::ZERO);
+        if let [Output::Send(link, _)] = outputs(&mut asking)[..] {
+            asked.push(link.0);
+        }
+    }
+    assert_eq!(asked, [0, 2, 0, 2]);
+}
+
+#[test]
+fn what_was_under_way_on_a_lost_link_is_asked_again() {
+    let mut asking = Asking::new(2);
+    up(&mut asking, 2);
+    let request = asking.ask(Timestamp::ZERO);
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), request)]);
+    asking.handle(Timestamp::ZERO, Input::Down(LinkId(0)));
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
+}
+
+#[test]
+fn a_late_answer_is_nobodys() {
+    let mut asking = Asking::new(1);
+    up(&mut asking, 1);
+    let given_up = asking.ask(Timestamp::ZERO);
+    asking.forget(given_up);
+    let later = asking.ask(Timestamp::ZERO);
+    outputs(&mut asking);
+    let answer = |to, body| Input::Answer { from: LinkId(0), to, body };
+    asking.handle(Timestamp::ZERO, answer(given_up, b"go"));
+    assert_eq!(outputs(&mut asking), []);
+    asking.handle(Timestamp::ZERO, answer(later, b"sorry"));
+    let body = b"sorry".to_vec();
+    assert_eq!(outputs(&mut asking), [Output::Deliver { request: later, from: LinkId(0), body }]);
+    asking.handle(Timestamp::ZERO, answer(later, b"go"));
+    assert_eq!(outputs(&mut asking), []);
+    assert!(asking.is_idle());
+}
+
+#[test]
+fn a_silent_server_is_left_alone_until_it_answers() {
+    let mut asking = Asking::new(2);
+    up(&mut asking, 2);
+    let request = asking.ask(Timestamp::ZERO);
+    outputs(&mut asking);
+    let due = asking.poll_timeout().unwrap();
+    assert_eq!(due, Timestamp::ZERO + ANSWER_EXPECTED);
+    asking.handle(due, Input::Tick);
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
+    for _ in 0..3 {
+        let next = asking.ask(due);
+        assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), next)]);
+    }
+    asking.handle(due, Input::Answer { from: LinkId(0), to: request, body: b"go" });
+    outputs(&mut asking);
+    let next = asking.ask(due);
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), next)]);
+}
+
+#[test]
+fn a_single_server_is_never_asked_twice_over_one_connection() {
+    let mut asking = Asking::new(1);
+    up(&mut asking, 1);
+    asking.ask(Timestamp::ZERO);
+    outputs(&mut asking);
+    assert_eq!(asking.poll_timeout(), None);
+    asking.handle(Timestamp::ZERO + ANSWER_EXPECTED * 10, Input::Tick);
+    assert_eq!(outputs(&mut asking), []);
+}
+
+#[derive(Clone, Debug)]
+enum Fate {
+    Ask,
+    Forget(prop::sample::Index),
+    Up(usize),
+    Down(usize),
+    Answer(prop::sample::Index),
+    Pass(Duration),
+}
+
+const LINKS: usize = 3;
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = prop_oneof![
+        Just(Fate::Ask),
+        any::<prop::sample::Index>().prop_map(Fate::Forget),
+        (0..LINKS).prop_map(Fate::Up),
+        (0..LINKS).prop_map(Fate::Down),
+        any::<prop::sample::Index>().prop_map(Fate::Answer),
+        (0..3_000_u64).prop_map(|millis| Fate::Pass(Duration::from_millis(millis))),
+    ];
+    vec(fate, 0..100)
+}
+
+/// A world that carries messages: what is on its way on a link is lost with it.
+#[derive(Default)]
+struct World {
+    now: u64,
+    up: BTreeSet<usize>,
+    carried: Vec<(usize, RequestId)>,
+    waited_for: BTreeMap<RequestId, BTreeSet<usize>>,
+    delivered: BTreeSet<RequestId>,
+}
+
+impl World {
+    fn take(&mut self, asking: &mut Asking) -> Result<(), TestCaseError> {
+        for output in outputs(asking) {
+            match output {
+                Output::Send(LinkId(link), request) => {
+                    prop_assert!(self.up.contains(&link), "sent to a link that is down");
+                    let asked = self.waited_for.get_mut(&request);
+                    prop_assert!(asked.is_some(), "sent for nobody");
+                    prop_assert!(asked.unwrap().insert(link), "sent twice over one connection");
+                    self.carried.push((link, request));
+                }
+                Output::Deliver { request, .. } => {
+                    prop_assert!(self.waited_for.remove(&request).is_some(), "given to nobody");
+                    prop_assert!(self.delivered.insert(request), "given twice");
+                }
+            }
+        }
+        if !self.up.is_empty() {
+            let unsent = self.waited_for.values().filter(|asked| asked.is_empty()).count();
+            prop_assert_eq!(unsent, 0, "a request waits although a link is up");
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_to_links_each_request_is_asked_and_answered_once(fates in fates()) {
+        let mut asking = Asking::new(LINKS);
+        let mut world = World::default();
+        for fate in fates {
+            let now = Timestamp::from_nanos(world.now);
+            match fate {
+                Fate::Ask => {
+                    let request = asking.ask(now);
+                    world.waited_for.insert(request, BTreeSet::new());
+                }
+                Fate::Forget(which) => {
+                    let waiting: Vec<_> = world.waited_for.keys().copied().collect();
+                    if !waiting.is_empty() {
+                        let request = *which.get(&waiting);
+                        asking.forget(request);
+                        world.waited_for.remove(&request);
+                    }
+                }
+                Fate::Up(link) => {
+                    if world.up.insert(link) {
+                        asking.handle(now, Input::Up(LinkId(link)));
+                    }
+                }
+                Fate::Down(link) => {
+                    if world.up.remove(&link) {
+                        world.carried.retain(|(carrier, _)| *carrier != link);
+                        world.waited_for.values_mut().for_each(|asked| drop(asked.remove(&link)));
+                        asking.handle(now, Input::Down(LinkId(link)));
+                    }
+                }
+                Fate::Answer(which) => {
+                    if !world.carried.is_empty() {
+                        let place = which.index(world.carried.len());
+                        let (link, to) = world.carried.swap_remove(place);
+                        asking.handle(now, Input::Answer { from: LinkId(link), to, body: b"go" });
+                    }
+                }
+                Fate::Pass(length) => {
+                    world.now += u64::try_from(length.as_nanos()).unwrap();
+                    asking.handle(Timestamp::from_nanos(world.now), Input::Tick);
+                }
+            }
+            world.take(&mut asking)?;
+        }
+        prop_assert_eq!(asking.is_idle(), world.waited_for.is_empty());
+    }
+}
