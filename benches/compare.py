@@ -73,8 +73,9 @@ def serve_zmqlocker() -> None:
 @contextlib.contextmanager
 def process(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
     """Run a program as long as the block lasts."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([*map(str, command)], text=True, **pipes) as running:  # type: ignore[call-overload]
+    words = [*map(str, command)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, text=True, stdin=pipe, stdout=pipe) as running:
         try:
             yield running
         finally:
@@ -135,7 +136,6 @@ class Empty:
 def in_process() -> None:
     """Measure a decision within the process."""
     from limits import RateLimitItemPerSecond, storage, strategies  # noqa: PLC0415
-
     from zmqlocker import Locker  # noqa: PLC0415
 
     limiter = strategies.FixedWindowRateLimiter(storage.MemoryStorage())
@@ -151,7 +151,9 @@ def in_process() -> None:
         for name, call in contestants.items():
             # As it is written in a loop: the method is looked up each time.
             owner = getattr(call, "__self__", None)
-            code, names = ("owner.next()", {"owner": owner}) if owner else ("call()", {"call": call})
+            code, names = (
+                ("owner.next()", {"owner": owner}) if owner else ("call()", {"call": call})
+            )
             rounds[name].append(timeit.timeit(code, globals=names, number=calls) / calls * 1e9)
     table("a decision within the process, ns", rounds)
 
@@ -182,7 +184,7 @@ def table(title: str, rounds: dict[str, list[float]]) -> None:
 
 def main() -> None:
     build = ["cargo", "build", "--release", "--quiet", "--no-default-features"]
-    subprocess.run([*build, "--example", "tcp_ping"], cwd=ROOT, check=True)  # noqa: S607
+    subprocess.run([*build, "--example", "tcp_ping"], cwd=ROOT, check=True)
     tcp_ping = ROOT / "target" / "release" / "examples" / "tcp_ping"
     print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, {ROUNDS} rounds")
     in_process()

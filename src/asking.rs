@@ -23,7 +23,7 @@ pub struct RequestId(pub u64);
 pub struct LinkId(pub usize);
 
 /// What happens to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
     /// A link is connected.
     Up(LinkId),

@@ -16,7 +16,11 @@ pub enum Error {
         problem: String,
     },
     /// The caller's time ran out before an answer came.
-    #[error("no answer from {servers} within {} s{}{problem}", .timeout.as_secs_f64(), if .problem.is_empty() { "" } else { ": " })]
+    #[error(
+        "no answer from {servers} within {} s{}{problem}",
+        .timeout.as_secs_f64(),
+        if .problem.is_empty() { "" } else { ": " }
+    )]
     Timeout {
         /// The URLs that were asked.
         servers: String,

@@ -189,7 +189,9 @@ proptest! {
                 Fate::Down(link) => {
                     if world.up.remove(&link) {
                         world.carried.retain(|(carrier, _)| *carrier != link);
-                        world.waited_for.values_mut().for_each(|asked| drop(asked.remove(&link)));
+                        for asked in world.waited_for.values_mut() {
+                            asked.remove(&link);
+                        }
                         asking.handle(now, Input::Down(LinkId(link)));
                     }
                 }

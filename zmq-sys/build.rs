@@ -1,4 +1,4 @@
-//! Builds libzmq from source with CURVE, and with the platform features that `zeromq-src` leaves out.
+//! Builds libzmq from source with CURVE, and with what `zeromq-src` leaves out of the platform.
 
 use std::env;
 

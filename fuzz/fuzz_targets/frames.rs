@@ -13,14 +13,14 @@ fuzz_target!(|bytes: &[u8]| {
     let mut decoder = Decoder::default();
     if cut & 1 == 1 {
         decoder.push(&GREETING);
-        assert_eq!(decoder.next(), Ok(Some(Item::Greeting)));
+        assert_eq!(decoder.poll_item(), Ok(Some(Item::Greeting)));
         decoder.push(READY);
-        assert_eq!(decoder.next(), Ok(Some(Item::Ready)));
+        assert_eq!(decoder.poll_item(), Ok(Some(Item::Ready)));
     }
     'stream: for piece in bytes.chunks(usize::from(cut).max(1)) {
         decoder.push(piece);
         loop {
-            match decoder.next() {
+            match decoder.poll_item() {
                 Ok(Some(Item::Message(message))) => {
                     assert!(message.len() <= FRAMES_MAX && message.byte_len() <= BYTES_MAX);
                 }

@@ -19,15 +19,19 @@ use crate::wire::seed;
 
 const CLIENTS: usize = 3;
 
-/// How often each client asks, ten times a second.
-const REQUESTS: u32 = 50;
+/// How often each client asks in a second.
+const RATE: u32 = 10;
 
 /// How often the drawing is renewed.
 const FRAME: Duration = Duration::from_millis(100);
 
 /// See it work: a server that grants 5 requests in 0.8 s, and three clients that ask it.
 #[derive(Args, Debug)]
-pub(super) struct Demo {}
+pub(super) struct Demo {
+    /// How long the clients ask.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+}
 
 /// What a client heard, and when.
 type Heard = (usize, Duration, Answer);
@@ -41,10 +45,13 @@ impl Demo {
         let mut output = io::stdout();
         writeln!(output, "a server grants {limit} at {}, {CLIENTS} processes ask", server.url())?;
 
+        let requests = (RATE * self.seconds).to_string();
+        let every = (1.0 / f64::from(RATE)).to_string();
+        let asking = ["next", "--url", server.url(), "--every", &every, "--repeat", &requests];
         let (sender, heard) = mpsc::channel();
         let mut clients = Clients(Vec::new());
         for number in 0..CLIENTS {
-            clients.0.push(start_client(program, number, server.url(), sender.clone())?);
+            clients.0.push(start_client(program, number, &asking, sender.clone())?);
         }
         drop(sender);
 
@@ -87,14 +94,14 @@ fn redraw(output: &mut impl Write, timeline: &Timeline, above: usize) -> io::Res
 fn start_client(
     program: &[String],
     number: usize,
-    url: &str,
+    asking: &[&str],
     heard: Sender<Heard>,
 ) -> Result<Client, Failure> {
     let missing = || io::Error::other("the command does not know how it was started");
     let (command, arguments) = program.split_first().ok_or_else(missing)?;
     let mut process = Command::new(command)
         .args(arguments)
-        .args(["next", "--url", url, "--every", "0.1", "--repeat", &REQUESTS.to_string()])
+        .args(asking)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

@@ -29,7 +29,8 @@ enum Status {
 #[command(
     name = "zmqlocker",
     version,
-    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\", 2 wrong usage, 3 no server or another failure."
+    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\", 2 wrong usage, \
+                  3 no server or another failure."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -42,8 +43,8 @@ enum Command {
     Next(next::Next),
 }
 
-/// Runs a command line. `program` starts the command anew, `arguments` are what follows it. The exit
-/// status.
+/// Runs a command line. `program` starts the command anew, `arguments` are what follows it. Gives
+/// the exit status.
 pub fn run(program: &[String], arguments: impl IntoIterator<Item = String>) -> u8 {
     let words = ["zmqlocker".to_owned()].into_iter().chain(arguments);
     let parsed = match CommandLine::try_parse_from(words) {

@@ -96,11 +96,12 @@ impl Timeline {
         let total: u64 = slots.iter().map(|(_, count)| count).sum();
         let go = style.mark(Some(Answer::Go));
         let sorry = style.mark(Some(Answer::Sorry));
+        let opened = slots.len();
         let verdict = if self.is_kept() { "kept" } else { "BROKEN" };
         let _ = writeln!(
             drawing,
-            "{go} go  {sorry} sorry  | slot opens   {total} go in {} slots, at most {most} in one: {verdict}",
-            slots.len(),
+            "{go} go  {sorry} sorry  | slot opens   {total} go in {opened} slots, \
+             at most {most} in one: {verdict}",
         );
         drawing
     }

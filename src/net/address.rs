@@ -58,8 +58,8 @@ impl Address {
         let Self::Name(host, port) = self else { return None };
         let (host, port, waker) = (host.clone(), *port, Arc::clone(waker));
         let (sender, receiver) = mpsc::channel();
-        // The system's look-up may block for seconds and cannot be interrupted. The thread ends with
-        // it and holds nothing, so nobody waits for it.
+        // The system's look-up may block for seconds and cannot be interrupted. The thread ends
+        // with it and holds nothing, so nobody waits for it.
         let look_up = move || {
             let found = (host.as_str(), port).to_socket_addrs().map(|found| {
                 let mut addresses: Vec<_> = found.collect();

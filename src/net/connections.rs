@@ -128,12 +128,11 @@ impl Connections {
             let clock = shared.clock;
             let watch = shared.become_watcher(request);
             drop(shared);
-            let signalled = match watch {
-                Some(watch) => self.watch(watch, until.since(now))?,
-                None => {
-                    thread::park_timeout(until.since(now));
-                    false
-                }
+            let signalled = if let Some(watch) = watch {
+                self.watch(watch, until.since(now))?
+            } else {
+                thread::park_timeout(until.since(now));
+                false
             };
             if signalled || slice_ends <= clock.now() {
                 if !go_on() {

@@ -61,8 +61,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the URL cannot be bound, such as a port in use; [`Error::System`] if the
-    /// system gives no socket or thread.
+    /// [`Error::Config`] if the URL cannot be bound, such as a port in use; [`Error::System`] if
+    /// the system gives no socket or thread.
     pub fn start(config: &ServerConfig) -> Result<Self, Error> {
         let context =
             if config.url.is_inproc() { context::shared().clone() } else { zmq::Context::new() };
@@ -140,7 +140,8 @@ impl Server {
         self.stopper().stop();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            log::error!(target: "zmqlocker", "the server at {} broke: please report", self.endpoint);
+            let endpoint = &self.endpoint;
+            log::error!(target: "zmqlocker", "the server at {endpoint} broke: please report it");
         }
     }
 }

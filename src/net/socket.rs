@@ -12,8 +12,8 @@ use crate::wire::seed::{BYTES_MAX, FRAMES_MAX};
 
 /// A ZeroMQ socket that never blocks.
 ///
-/// Its readiness is edge-triggered: after any call, wait only once [`Socket::receive`] has said that
-/// nothing is left.
+/// Its readiness is edge-triggered: after any call, wait only once [`Socket::receive`] has said
+/// that nothing is left.
 pub(super) struct Socket {
     inner: zmq::Socket,
     fd: RawFd,

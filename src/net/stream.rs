@@ -155,7 +155,7 @@ impl StreamLink {
     fn exchange(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Problem> {
         loop {
             self.flush()?;
-            match self.decoder.next()? {
+            match self.decoder.poll_item()? {
                 Some(Item::Message(message)) => return Ok(Some(LinkEvent::Message(message))),
                 Some(Item::Ready) => {
                     self.problem = None;

@@ -30,9 +30,7 @@ impl<'py> FromPyObject<'_, 'py> for Count {
 /// One URL or several.
 #[derive(FromPyObject)]
 pub(super) enum Urls {
-    #[pyo3(annotation = "str")]
     One(String),
-    #[pyo3(annotation = "list[str]")]
     Several(Vec<String>),
 }
 

@@ -1,7 +1,7 @@
 //! `LockerClient`: asks a server.
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 
 use crate::config::ClientConfig;
 use crate::net::Client;
@@ -23,7 +23,11 @@ pub(super) struct LockerClient(Client);
 #[pymethods]
 impl LockerClient {
     #[new]
-    #[pyo3(signature = (url=Urls::One("tcp://localhost:7777".to_owned()), *, timeout=None))]
+    #[pyo3(text_signature = "(url='tcp://localhost:7777', *, timeout=None)")]
+    #[pyo3(signature = (
+        url: "str | list[str] | tuple[str, ...]" = Urls::One("tcp://localhost:7777".to_owned()),
+        *, timeout=None
+    ))]
     fn new(url: Urls, timeout: Seconds) -> PyResult<Self> {
         let timeout = self::timeout(timeout)?;
         Ok(Self(Client::new(ClientConfig::new(url.parse()?, timeout)?)?))
@@ -31,7 +35,7 @@ impl LockerClient {
 
     /// Asks for one permit: "go", or "sorry" if there is none.
     ///
-    /// Waits for a server that is not up. `timeout`, in seconds, takes the place of the client's own.
+    /// Waits for a server that is not up. `timeout`, in seconds, replaces the client's own.
     ///
     /// Raises `LockTimeout` if no answer came in time, `ProtocolError` if what answered is no
     /// server of this kind, `LockerError` if the client is closed.
@@ -57,8 +61,9 @@ impl LockerClient {
         this
     }
 
-    #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+    #[pyo3(signature = (*exception: "object"))]
+    fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) {
+        let _ = exception;
         self.close(py);
     }
 

@@ -18,7 +18,9 @@ pub(super) fn wait<T: Send>(
         if exit::is_near() {
             return false;
         }
-        raised = Python::attach(|py| py.check_signals()).err();
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "lifetimes")]
+        let signals = Python::attach(|py| py.check_signals());
+        raised = signals.err();
         raised.is_none()
     };
     let waited = py.detach(|| waiting(&mut go_on));

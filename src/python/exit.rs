@@ -62,14 +62,14 @@ pub(super) fn stop_at_exit(server: &Arc<Server>) {
     servers.push(Arc::downgrade(server));
 }
 
-pub(super) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let atexit = module.py().import("atexit")?;
-    atexit.call_method1("register", (module.getattr("at_exit")?,)).map(drop)
+pub(super) fn install(py: Python<'_>) -> PyResult<()> {
+    let at_exit = wrap_pyfunction!(at_exit, py)?;
+    py.import("atexit")?.call_method1("register", (at_exit,)).map(drop)
 }
 
 /// Ends the waits of daemon threads, stops servers that still run, and writes out the log.
 #[pyfunction]
-pub(super) fn at_exit(py: Python<'_>) {
+fn at_exit(py: Python<'_>) {
     let presence = presence();
     presence.exit_is_near.store(true, Ordering::Release);
     py.detach(|| {

@@ -23,6 +23,7 @@ pub(super) struct Locker(locker::Locker<BootClock>, Limit);
 #[pymethods]
 impl Locker {
     #[new]
+    #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0)")]
     #[pyo3(signature = (max_requests=Count(1), in_seconds=1.0))]
     fn new(max_requests: Count, in_seconds: f64) -> PyResult<Self> {
         let limit = Limit::new(max_requests.0, in_seconds)?;

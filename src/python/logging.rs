@@ -1,7 +1,7 @@
 //! Log lines on their way to Python's `logging`.
 //!
-//! A handler may block or raise, and needs the GIL. So whoever logs only puts the line into a queue,
-//! and a thread of its own hands it to Python; when the queue is full, lines are counted instead.
+//! A handler may block or raise, and needs the GIL. So whoever logs only puts the line into a
+//! queue, and a thread of its own hands it to Python; when the queue is full, lines are counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -85,11 +85,9 @@ impl Queue {
 fn write_lines(waiting: &Receiver<Line>) {
     for line in waiting {
         write(line.level, format_args!("{}", line.text));
-        match QUEUE.get().map_or(0, |queue| queue.lost.swap(0, Ordering::Relaxed)) {
-            0 => {}
-            lost => {
-                write(Level::Warn, format_args!("{lost} log lines were lost: a handler is slow"))
-            }
+        let lost = QUEUE.get().map_or(0, |queue| queue.lost.swap(0, Ordering::Relaxed));
+        if lost > 0 {
+            write(Level::Warn, format_args!("{lost} log lines were lost: a handler is slow"));
         }
     }
 }

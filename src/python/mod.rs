@@ -1,5 +1,7 @@
 //! The Python module `zmqlocker._zmqlocker`: newtypes and conversions, nothing that decides.
 
+#![allow(clippy::needless_pass_by_value, reason = "Python hands arguments over by value")]
+
 mod argument;
 mod client;
 mod door;
@@ -18,8 +20,6 @@ mod _zmqlocker {
 
     #[pymodule_export]
     use super::client::LockerClient;
-    #[pymodule_export]
-    use super::exit::at_exit;
     #[pymodule_export]
     use super::locker::Locker;
     #[pymodule_export]
@@ -41,17 +41,16 @@ mod _zmqlocker {
         crate::net::has_curve()
     }
 
-    /// Runs the command line: `arguments` are those of the shell, `program` starts the command anew.
-    ///
-    /// Returns the exit status.
+    /// Runs the command line and returns its exit status: `arguments` are those of the shell,
+    /// `program` starts the command anew.
     #[pyfunction]
     fn run_command(py: Python<'_>, program: Vec<String>, arguments: Vec<String>) -> u8 {
         py.detach(|| crate::cli::run(&program, arguments))
     }
 
     #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::logging::install(module.py())?;
-        super::exit::install(module)
+    fn init(py: Python<'_>) -> PyResult<()> {
+        super::logging::install(py)?;
+        super::exit::install(py)
     }
 }

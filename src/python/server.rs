@@ -33,6 +33,8 @@ pub(super) struct LockerServer(Arc<Server>);
 #[pymethods]
 impl LockerServer {
     #[new]
+    #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
+                             *, block=True, patience=0.0)")]
     #[pyo3(signature = (
         max_requests=Count(1), in_seconds=1.0, url="tcp://*:7777", *, block=true, patience=0.0
     ))]
@@ -84,8 +86,9 @@ impl LockerServer {
         this
     }
 
-    #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+    #[pyo3(signature = (*exception: "object"))]
+    fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) {
+        let _ = exception;
         self.stop(py);
     }
 
@@ -97,7 +100,7 @@ impl LockerServer {
 /// Waits for the end of the server, and stops it if a signal comes first.
 fn serve(py: Python<'_>, server: &Server) -> PyResult<()> {
     let sigterm = Sigterm::handle(py, server.stopper())?;
-    let served = door::wait(py, |go_on| {
+    let outcome = door::wait(py, |go_on| {
         loop {
             if let Some(outcome) = server.wait(SLICE) {
                 return outcome;
@@ -109,7 +112,7 @@ fn serve(py: Python<'_>, server: &Server) -> PyResult<()> {
     });
     py.detach(|| server.stop());
     sigterm.restore(py)?;
-    served
+    outcome
 }
 
 /// The handler of SIGTERM while a server blocks the main thread, unless the user has set one.
@@ -121,8 +124,8 @@ impl Sigterm {
         let main = threading.call_method0("main_thread")?;
         let signal = py.import("signal")?;
         let (sigterm, default) = (signal.getattr("SIGTERM")?, signal.getattr("SIG_DFL")?);
-        let handled = !signal.call_method1("getsignal", (&sigterm,))?.eq(&default)?;
-        if handled || !threading.call_method0("current_thread")?.is(&main) {
+        let taken = !signal.call_method1("getsignal", (&sigterm,))?.eq(&default)?;
+        if taken || !threading.call_method0("current_thread")?.is(&main) {
             return Ok(Self(None));
         }
         let stop = move |_: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| stopper.stop();

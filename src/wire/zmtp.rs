@@ -1,4 +1,4 @@
-//! ZMTP, the protocol between ZeroMQ sockets, as far as a client needs it. Pure: bytes in, bytes out.
+//! ZMTP, the protocol between ZeroMQ sockets, as far as a client needs it. Pure: it moves no byte.
 //!
 //! Source: ZMTP 3.1 (RFC 37 of the ZeroMQ project) with the NULL mechanism. Each side sends a
 //! [`GREETING`] and then a `READY` command; after that, messages travel both ways:
@@ -85,12 +85,11 @@ pub fn encode_pong(out: &mut Vec<u8>, context: &[u8]) {
 }
 
 fn encode_frame(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
-    match u8::try_from(body.len()) {
-        Ok(size) => out.extend_from_slice(&[flags, size]),
-        Err(_) => {
-            out.push(flags | LONG);
-            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
-        }
+    if let Ok(size) = u8::try_from(body.len()) {
+        out.extend_from_slice(&[flags, size]);
+    } else {
+        out.push(flags | LONG);
+        out.extend_from_slice(&(body.len() as u64).to_be_bytes());
     }
     out.extend_from_slice(body);
 }
@@ -136,7 +135,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`ZmtpError`] if the peer cannot be talked to; the connection is of no use any more.
-    pub fn next(&mut self) -> Result<Option<Item>, ZmtpError> {
+    pub fn poll_item(&mut self) -> Result<Option<Item>, ZmtpError> {
         if self.stage == Stage::Greeting {
             return self.greeting();
         }

@@ -146,8 +146,8 @@ proptest! {
         let mut answered: Vec<_> = heard.iter().map(|(_, reply)| reply.to).collect();
         answered.sort_unstable();
         prop_assert_eq!(answered, (0..requests.len()).collect::<Vec<_>>());
-        let served: Vec<_> =
-            heard.iter().filter(|(_, reply)| reply.answer == Go).map(|(_, reply)| reply.to).collect();
+        let go = heard.iter().filter(|(_, reply)| reply.answer == Go);
+        let served: Vec<_> = go.map(|(_, reply)| reply.to).collect();
         prop_assert!(served.is_sorted());
         for (at, reply) in &heard {
             prop_assert!(*at <= requests[reply.to] + patience);

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zmq
-
+from conftest import PATIENCE
 from zmqlocker import (
     ConfigError,
     LockerClient,
@@ -19,8 +19,6 @@ from zmqlocker import (
     LockTimeout,
     ProtocolError,
 )
-
-from conftest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +87,9 @@ def test_a_late_answer_is_not_taken_for_a_later_one(
 def test_a_timeout_says_why_there_is_no_connection(free_url: str) -> None:
     with (
         LockerClient(free_url, timeout=0.1) as client,
-        pytest.raises(LockTimeout, match=f"^no answer from {free_url} within 0.1 s: connection refu"),
+        pytest.raises(
+            LockTimeout, match=f"^no answer from {free_url} within 0.1 s: connection refu"
+        ),
     ):
         client.next()
 
@@ -122,7 +122,15 @@ def test_a_timeout_out_of_bounds_is_named(free_url: str, timeout: float) -> None
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:7777", "tcp://localhost", "tcp://*:7777", "tcp://localhost:0", "tcp://a:1\0", []],
+    [
+        "",
+        "localhost:7777",
+        "tcp://localhost",
+        "tcp://*:7777",
+        "tcp://localhost:0",
+        "tcp://a:1\0",
+        [],
+    ],
 )
 def test_a_url_that_can_never_work_is_named(url: str | list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^url "):

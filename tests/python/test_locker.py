@@ -6,7 +6,6 @@ import threading
 from itertools import islice
 
 import pytest
-
 from zmqlocker import ConfigError, Locker, LockerError
 
 

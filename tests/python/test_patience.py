@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zmq
-
-from zmqlocker import LockerClient, LockerServer
-
 from conftest import PATIENCE
+from zmqlocker import LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

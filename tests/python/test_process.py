@@ -9,10 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
-from zmqlocker import Locker, LockerClient, LockerServer
-
 from conftest import PATIENCE
+from zmqlocker import Locker, LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

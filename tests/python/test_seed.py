@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
-
-from zmqlocker import Locker, LockerClient, LockerServer
-
 from conftest import PATIENCE
+from zmqlocker import Locker, LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +67,7 @@ def test_a_client_of_the_seed_asks_our_server(script: Callable[..., Script]) -> 
     assert answers.count("sorry") == 7
 
 
-def test_our_client_asks_a_server_of_the_seed(
-    script: Callable[..., Script], free_url: str
-) -> None:
+def test_our_client_asks_a_server_of_the_seed(script: Callable[..., Script], free_url: str) -> None:
     with LockerClient(free_url, timeout=PATIENCE) as client:
         server = script(SEED_SERVER, free_url, "5")
         assert [client.next() for _ in range(7)] == ["go"] * 5 + ["sorry"] * 2

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zmq
-
-from zmqlocker import ConfigError, LockerClient, LockerServer
-
 from conftest import PATIENCE
+from zmqlocker import ConfigError, LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +174,8 @@ def test_a_port_in_use_is_named(free_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "tcp://", "localhost:7777", "http://localhost:7777", "tcp://127.0.0.1", "tcp://a\0:1"]
+    "url",
+    ["", "tcp://", "localhost:7777", "http://localhost:7777", "tcp://127.0.0.1", "tcp://a\0:1"],
 )
 def test_a_url_that_cannot_be_served_is_named(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^url "):

@@ -24,7 +24,7 @@ fn decode(bytes: &[u8], size: usize) -> Result<Vec<Item>, ZmtpError> {
     let mut items = Vec::new();
     for piece in bytes.chunks(size) {
         decoder.push(piece);
-        while let Some(item) = decoder.next()? {
+        while let Some(item) = decoder.poll_item()? {
             items.push(item);
         }
     }
@@ -90,7 +90,7 @@ fn strangers_are_told_apart() {
         (after_handshake(&b"\x01\x00".repeat(FRAMES_MAX + 1)), ZmtpError::Size),
         (
             after_handshake(
-                &[b"\x03\0\0\0\0\0\0\x80\0".as_slice(), &[0; 32768]].concat().repeat(3),
+                &[b"\x03\0\0\0\0\0\0\x80\0".as_slice(), &vec![0; 32768]].concat().repeat(3),
             ),
             ZmtpError::Size,
         ),

@@ -10,8 +10,8 @@ use crate::time::Timestamp;
 /// Law: of the requests that fall into one slot, the first `max_requests` are granted. Across the
 /// border of two slots, an interval of `in_seconds` may thus see twice the limit.
 ///
-/// Source: the class `Locker` of the first design, `now > next_slot` included: a request at the very
-/// instant at which a slot ends still belongs to it.
+/// Source: the class `Locker` of the first design, its `now > next_slot` included: a request at the
+/// very instant at which a slot ends still belongs to it.
 #[derive(Clone, Debug)]
 pub struct FixedWindow {
     limit: Limit,
