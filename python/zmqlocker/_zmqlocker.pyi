@@ -4,10 +4,10 @@ from _typeshed import SupportsGetItem
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
-    "__version__",
     "Locker",
     "LockerClient",
     "LockerServer",
+    "__version__",
     "has_curve",
     "libzmq_version",
     "run_command",

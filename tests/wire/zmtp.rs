@@ -8,7 +8,7 @@ use zmqlocker::wire::zmtp::{self, Decoder, GREETING, Item, READY, ZmtpError};
 
 /// What a ROUTER socket of libzmq 4.3.5 sends after its greeting.
 const ROUTER_READY: &[u8] =
-    b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER\x08Identity\x00\x00\x00\x00";
+    b"\x04\x29\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER\x08Identity\x00\x00\x00\x00";
 
 fn greeting(major: u8, mechanism: &[u8]) -> Vec<u8> {
     let mut greeting = GREETING.to_vec();
