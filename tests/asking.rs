@@ -92,6 +92,20 @@ fn a_silent_server_is_left_alone_until_it_answers() {
 }
 
 #[test]
+fn a_silent_server_that_connects_anew_is_asked_again() {
+    let mut asking = Asking::new(2);
+    up(&mut asking, 2);
+    asking.ask(Timestamp::ZERO);
+    let due = asking.poll_timeout().unwrap();
+    asking.handle(due, Input::Tick);
+    asking.handle(due, Input::Down(LinkId(0)));
+    asking.handle(due, Input::Up(LinkId(0)));
+    outputs(&mut asking);
+    let next = asking.ask(due);
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), next)]);
+}
+
+#[test]
 fn a_single_server_is_never_asked_twice_over_one_connection() {
     let mut asking = Asking::new(1);
     up(&mut asking, 1);

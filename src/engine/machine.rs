@@ -152,10 +152,10 @@ impl<A> Machine<A> {
         }
     }
 
-    /// Answers a request, or lets it wait where its permit is near. Those who wait already leave no
-    /// permit of the present slot to whoever comes later.
+    /// Answers a request, or lets it wait where its permit is near. Where others wait, they have
+    /// left no permit of the present slot.
     fn admit(&mut self, now: Timestamp, address: A) {
-        if self.waiting.len() == 0 && self.window.try_acquire(now) {
+        if self.window.try_acquire(now) {
             return self.reply(address, Answer::Go);
         }
         let deadline = now + self.patience;

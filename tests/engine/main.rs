@@ -177,6 +177,14 @@ proptest! {
 }
 
 #[test]
+fn patience_that_just_reaches_the_slot_is_enough() {
+    for (patience, answered) in [(SECOND + 1, (SECOND + 1, Go)), (SECOND, (0, Sorry))] {
+        let heard = run(&mut machine(1, patience, usize::MAX), &[0, 0]);
+        assert_eq!(heard.last().map(|(at, reply)| (*at, reply.answer)), Some(answered));
+    }
+}
+
+#[test]
 fn one_waiter_more_than_may_wait_is_refused_at_once() {
     let mut machine = machine(1, 10 * SECOND, 2);
     let heard = run(&mut machine, &[0, 1, 2, 3]);

@@ -87,6 +87,8 @@ fn strangers_are_told_apart() {
         (after_handshake(b"\x04\x02\x09x"), ZmtpError::Malformed),
         (after_handshake(b"\x04\x05\x04PING"), ZmtpError::Malformed),
         (after_handshake(b"\x02\xff\xff\xff\xff\xff\xff\xff\xff"), ZmtpError::Size),
+        // One byte too many, refused before any of them has come.
+        (after_handshake(b"\x02\0\0\0\0\0\x01\0\x01"), ZmtpError::Size),
         (after_handshake(&b"\x01\x00".repeat(FRAMES_MAX + 1)), ZmtpError::Size),
         (
             after_handshake(
