@@ -338,6 +338,8 @@ fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     socket.set_linger(i32::try_from(LINGER.as_millis()).unwrap_or(i32::MAX))?;
     socket.set_maxmsgsize(i64::try_from(BYTES_MAX).unwrap_or(i64::MAX))?;
     socket.set_ipv6(config.url.is_ipv6())?;
+    // A fleet may start at once. The system takes its own bound if that is lower.
+    socket.set_backlog(4096)?;
     // A host that vanished is noticed, so that its connection does not stay for ever.
     socket.set_tcp_keepalive(1)?;
     socket.set_tcp_keepalive_idle(30)?;

@@ -20,6 +20,9 @@ use crate::wire::zmtp::{self, Decoder, Item, ZmtpError};
 /// How long to wait, at least, between the starts of two connections.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long to wait after a name could not be looked up.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a connection may take to be made, greetings included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -130,15 +133,16 @@ impl StreamLink {
         (self.readable, self.closing) = (false, false);
     }
 
-    /// Gives the connection up. It was up, so whoever waits for an answer has to know.
-    fn lose(&mut self, now: Timestamp, problem: Problem) -> LinkEvent {
+    /// Gives the connection up, or the attempt to make one. One that was up for a while is made anew
+    /// at once.
+    fn give_up(&mut self, now: Timestamp, problem: Problem) {
         let until = match &self.phase {
-            Phase::Up { since, .. } => now.max(*since + RECONNECT_INTERVAL),
+            Phase::Up { since, .. } => *since + RECONNECT_INTERVAL,
+            Phase::Resolving(_) => now + LOOK_UP_INTERVAL,
             _ => now + RECONNECT_INTERVAL,
         };
         self.close(Phase::Waiting { until });
         self.problem = Some(problem);
-        LinkEvent::Down
     }
 
     fn close(&mut self, next: Phase) {
@@ -222,7 +226,7 @@ impl Link for StreamLink {
                 Phase::Resolving(resolving) => match resolving.poll() {
                     None => return Ok(None),
                     Some(Ok(addresses)) => self.connect(now, addresses),
-                    Some(Err(error)) => drop(self.lose(now, error.into())),
+                    Some(Err(error)) => self.give_up(now, error.into()),
                 },
                 Phase::Connecting { socket, rest, deadline } => match socket.is_connected() {
                     Ok(true) => {
@@ -246,18 +250,16 @@ impl Link for StreamLink {
                 Phase::Greeting { deadline, .. } => {
                     let slow = *deadline <= now;
                     match self.exchange(now) {
-                        Ok(Some(event)) => return Ok(Some(event)),
-                        Ok(None) if !slow => return Ok(None),
-                        failed => {
-                            drop(self.lose(now, failed.err().unwrap_or(Problem::Slow)));
-                        }
+                        Ok(None) if slow => self.give_up(now, Problem::Slow),
+                        Ok(event) => return Ok(event),
+                        Err(problem) => self.give_up(now, problem),
                     }
                 }
                 Phase::Up { .. } => {
-                    return match self.exchange(now) {
-                        Ok(event) => Ok(event),
-                        Err(problem) => Ok(Some(self.lose(now, problem))),
-                    };
+                    return self.exchange(now).or_else(|problem| {
+                        self.give_up(now, problem);
+                        Ok(Some(LinkEvent::Down))
+                    });
                 }
             }
         }

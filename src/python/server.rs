@@ -120,12 +120,10 @@ struct Sigterm(Option<Py<PyAny>>);
 
 impl Sigterm {
     fn handle(py: Python<'_>, stopper: Stopper) -> PyResult<Self> {
-        let threading = py.import("threading")?;
-        let main = threading.call_method0("main_thread")?;
         let signal = py.import("signal")?;
         let (sigterm, default) = (signal.getattr("SIGTERM")?, signal.getattr("SIG_DFL")?);
         let taken = !signal.call_method1("getsignal", (&sigterm,))?.eq(&default)?;
-        if taken || !threading.call_method0("current_thread")?.is(&main) {
+        if taken || !door::is_main_thread(py)? {
             return Ok(Self(None));
         }
         let stop = move |_: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| stopper.stop();
