@@ -23,6 +23,9 @@ use crate::wire::seed::{self, BYTES_MAX, Envelope};
 /// How many messages are taken in before their answers go out and the time is looked at.
 const BATCH_MAX: usize = 256;
 
+/// How many answers may wait for one connection to read them; those beyond it are dropped.
+const ANSWERS_MAX: i32 = 10_000;
+
 /// How long answers on their way may hold up the end of a server.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -337,6 +340,7 @@ impl Service {
 fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     socket.set_linger(i32::try_from(LINGER.as_millis()).unwrap_or(i32::MAX))?;
     socket.set_maxmsgsize(i64::try_from(BYTES_MAX).unwrap_or(i64::MAX))?;
+    socket.set_sndhwm(ANSWERS_MAX)?;
     socket.set_ipv6(config.url.is_ipv6())?;
     // A fleet may start at once. The system takes its own bound if that is lower.
     socket.set_backlog(4096)?;
