@@ -55,7 +55,7 @@ impl Demo {
         }
         drop(sender);
 
-        let mut timeline = Timeline::new(limit, CLIENTS);
+        let mut timeline = Timeline::new(limit, CLIENTS, Duration::from_secs(self.seconds.into()));
         let live = output.is_terminal();
         let mut drawn = 0;
         loop {

@@ -6,8 +6,11 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::engine::Limit;
 
-/// How much time a column stands for.
-const COLUMN: Duration = Duration::from_millis(100);
+/// How much time a column stands for, at least.
+const COLUMN_MIN: Duration = Duration::from_millis(100);
+
+/// How many columns the whole time has, at most.
+const COLUMNS_MAX: u32 = 50;
 
 /// How much later than it was given a client may note an answer.
 const NOTED_LATE: Duration = Duration::from_millis(50);
@@ -37,13 +40,15 @@ impl Style {
 #[derive(Debug)]
 pub(super) struct Timeline {
     limit: Limit,
+    column: Duration,
     clients: Vec<Vec<(Duration, Answer)>>,
 }
 
 impl Timeline {
-    /// A timeline of so many clients of a server that started at 0.
-    pub(super) fn new(limit: Limit, clients: usize) -> Self {
-        Self { limit, clients: vec![Vec::new(); clients] }
+    /// A timeline of so many clients of a server that started at 0, over about `length`.
+    pub(super) fn new(limit: Limit, clients: usize, length: Duration) -> Self {
+        let column = COLUMN_MIN.max(length / COLUMNS_MAX);
+        Self { limit, column, clients: vec![Vec::new(); clients] }
     }
 
     pub(super) fn add(&mut self, client: usize, at: Duration, answer: Answer) {
@@ -79,16 +84,16 @@ impl Timeline {
     /// The drawing: the borders of the slots, a line a client, and what it comes to.
     pub(super) fn draw(&self, style: Style) -> String {
         let slots = self.slots();
-        let last = self.clients.iter().flatten().map(|(at, _)| column(*at)).max().unwrap_or(0);
+        let last = self.clients.iter().flatten().map(|(at, _)| self.column(*at)).max().unwrap_or(0);
         let mut borders = vec![' '; last + 1];
         for (opened, _) in &slots {
-            borders[column(*opened).min(last)] = '|';
+            borders[self.column(*opened).min(last)] = '|';
         }
         let mut drawing = format!("slots    {}\n", borders.iter().collect::<String>());
         for (number, heard) in self.clients.iter().enumerate() {
             let count = |wanted| heard.iter().filter(|(_, answer)| *answer == wanted).count();
             let (go, sorry) = (count(Answer::Go), count(Answer::Sorry));
-            let line = cells(heard, last, style);
+            let line = self.cells(heard, last, style);
             // Writing to a string does not fail.
             let _ = writeln!(drawing, "client {} {line} {go:>3} go {sorry:>3} sorry", number + 1);
         }
@@ -105,22 +110,22 @@ impl Timeline {
         );
         drawing
     }
-}
 
-fn column(at: Duration) -> usize {
-    usize::try_from(at.as_millis() / COLUMN.as_millis()).unwrap_or(usize::MAX)
-}
-
-/// One client's line. A column with several answers shows a "go" if there is one.
-fn cells(heard: &[(Duration, Answer)], last: usize, style: Style) -> String {
-    let mut cells = vec![None; last + 1];
-    for (at, answer) in heard {
-        let cell = &mut cells[column(*at)];
-        if *cell != Some(Answer::Go) {
-            *cell = Some(*answer);
-        }
+    fn column(&self, at: Duration) -> usize {
+        usize::try_from(at.as_millis() / self.column.as_millis()).unwrap_or(usize::MAX)
     }
-    cells.into_iter().map(|cell| style.mark(cell)).collect()
+
+    /// One client's line. A column with several answers shows a "go" if there is one.
+    fn cells(&self, heard: &[(Duration, Answer)], last: usize, style: Style) -> String {
+        let mut cells = vec![None; last + 1];
+        for (at, answer) in heard {
+            let cell = &mut cells[self.column(*at)];
+            if *cell != Some(Answer::Go) {
+                *cell = Some(*answer);
+            }
+        }
+        cells.into_iter().map(|cell| style.mark(cell)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +133,8 @@ mod tests {
     use super::*;
 
     fn timeline(heard: &[(usize, u64, Answer)]) -> Timeline {
-        let mut timeline = Timeline::new(Limit::new(2, 0.8).unwrap(), 2);
+        let limit = Limit::new(2, 0.8).unwrap();
+        let mut timeline = Timeline::new(limit, 2, Duration::from_secs(5));
         for (client, millis, answer) in heard {
             timeline.add(*client, Duration::from_millis(*millis), *answer);
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -21,32 +22,38 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-SEED_SERVER = """
-    import sys, time, zmq
 
-    class Locker:
-        def __init__(self, max_requests=1, in_seconds=1.0):
-            self.max_requests = max_requests
-            self.in_seconds = in_seconds
+class SeedLocker:
+    """The class `Locker` of the first design."""
+
+    def __init__(self, max_requests: int = 1, in_seconds: float = 1.0) -> None:
+        self.max_requests = max_requests
+        self.in_seconds = in_seconds
+        self.requests = 0
+        self.next_slot = time.time() + in_seconds
+
+    def next(self) -> str:
+        now = time.time()
+        if now > self.next_slot:
             self.requests = 0
-            self.next_slot = time.time() + in_seconds
+            self.next_slot = now + self.in_seconds
+        if self.requests < self.max_requests:
+            self.requests += 1
+            return "go"
+        return "sorry"
 
-        def next(self):
-            now = time.time()
-            if now > self.next_slot:
-                self.requests = 0
-                self.next_slot = now + self.in_seconds
-            if self.requests < self.max_requests:
-                self.requests += 1
-                return "go"
-            return "sorry"
 
-    socket = zmq.Context().socket(zmq.REP)
-    socket.bind(sys.argv[1])
-    locker = Locker(int(sys.argv[2]), 60.0)
-    while True:
-        socket.recv()
-        socket.send_string(locker.next())
+SEED_SERVER = f"""
+import sys, time, zmq
+
+{inspect.getsource(SeedLocker)}
+
+socket = zmq.Context().socket(zmq.REP)
+socket.bind(sys.argv[1])
+locker = SeedLocker(int(sys.argv[2]), 60.0)
+while True:
+    socket.recv()
+    socket.send_string(locker.next())
 """
 
 SEED_CLIENT = """
@@ -156,25 +163,6 @@ def test_the_example_scripts_run_as_they_are_told() -> None:
     assert answers.count("sorry") >= 20
 
 
-def test_for_the_same_instants_the_same_answers() -> None:
-    """Two gates asked back to back differ only where the instant between them is a border."""
-
-    class SeedLocker:
-        def __init__(self, max_requests: int, in_seconds: float) -> None:
-            self.max_requests = max_requests
-            self.in_seconds = in_seconds
-            self.requests = 0
-            self.next_slot = time.monotonic() + in_seconds
-
-        def next(self) -> str:
-            now = time.monotonic()
-            if now > self.next_slot:
-                self.requests = 0
-                self.next_slot = now + self.in_seconds
-            if self.requests < self.max_requests:
-                self.requests += 1
-                return "go"
-            return "sorry"
-
+def test_side_by_side_with_the_seed_the_same_answers() -> None:
     ours, seeds = Locker(7, 3600.0), SeedLocker(7, 3600.0)
     assert [ours.next() for _ in range(20)] == [seeds.next() for _ in range(20)]
