@@ -122,6 +122,7 @@ impl Asking {
                 for pending in self.pending.values_mut() {
                     pending.asked.remove(link);
                 }
+                self.outputs.retain(|output| !matches!(output, Output::Send(to, _) if *to == link));
                 self.send_unsent(now);
             }
             Input::Answer { from, to, body } => {

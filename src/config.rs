@@ -1,6 +1,7 @@
 //! The settings of servers and clients: what exists is legal.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::engine::Limit;
@@ -50,6 +51,9 @@ impl ClientConfig {
     }
 }
 
+/// The transports that are served.
+const TRANSPORTS: [&str; 3] = ["tcp://", "ipc://", "inproc://"];
+
 /// A ZeroMQ endpoint over a transport that is served here: `tcp`, `ipc` or `inproc`.
 ///
 /// ```
@@ -68,21 +72,31 @@ impl Url {
     ///
     /// [`Error::Config`] that quotes the text and says how an URL reads.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let known = ["tcp://", "ipc://", "inproc://"]
-            .iter()
-            .any(|transport| text.strip_prefix(transport).is_some_and(|rest| !rest.is_empty()));
-        if !known || text.contains('\0') {
-            let problem = format!(
-                "must read tcp://HOST:PORT, ipc://PATH or inproc://NAME, not {:?}",
-                text.chars().take(80).collect::<String>()
-            );
-            return Err(Error::Config { argument: "url", problem });
-        }
+        let bad = |problem| Err(Error::Config { argument: "url", problem });
+        let quoted: String = text.chars().take(80).collect();
+        let url = Self(text.to_owned());
         if text.len() > URL_BYTES_MAX {
-            let problem = format!("must be at most {URL_BYTES_MAX} bytes, not {}", text.len());
-            return Err(Error::Config { argument: "url", problem });
+            return bad(format!("must be at most {URL_BYTES_MAX} bytes, not {}", text.len()));
         }
-        Ok(Self(text.to_owned()))
+        let known = TRANSPORTS.iter().any(|transport| {
+            text.strip_prefix(transport)
+                .is_some_and(|rest| !rest.is_empty() && !rest.contains('\0'))
+        });
+        if !known {
+            return bad(format!(
+                "must read tcp://HOST:PORT, ipc://PATH or inproc://NAME, not {quoted:?}"
+            ));
+        }
+        if let Some((_, port)) =
+            text.strip_prefix("tcp://").map(|rest| rest.rsplit_once(':').unwrap_or((rest, "")))
+            && port != "*"
+            && !(port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
+        {
+            return bad(format!(
+                "must end in a port from 1 to 65535, as tcp://HOST:PORT: {quoted:?}"
+            ));
+        }
+        Ok(url)
     }
 
     /// The text of the URL.
@@ -91,18 +105,25 @@ impl Url {
         &self.0
     }
 
-    /// Whether the endpoint is reached within one process only.
+    /// What the URL names.
     #[must_use]
-    pub fn is_inproc(&self) -> bool {
-        self.0.starts_with("inproc://")
+    pub fn place(&self) -> Place<'_> {
+        if let Some(path) = self.0.strip_prefix("ipc://") {
+            return Place::Ipc(path);
+        }
+        match self.0.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) {
+            Some((host, port)) => Place::Tcp { host, port: port.parse().ok() },
+            None => Place::Inproc,
+        }
     }
 
     /// Whether a server at this URL is reached from other hosts.
     #[must_use]
     pub fn is_open_to_other_hosts(&self) -> bool {
-        self.0.strip_prefix("tcp://").is_some_and(|address| {
-            !["127.", "localhost:", "[::1]:", "lo:"].iter().any(|own| address.starts_with(own))
-        })
+        let Place::Tcp { host, .. } = self.place() else { return false };
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let ip: Option<IpAddr> = bare.parse().ok();
+        !ip.map_or(["localhost", "lo"].contains(&host), |ip| ip.to_canonical().is_loopback())
     }
 
     /// Whether the host is written as an IPv6 address.
@@ -110,6 +131,22 @@ impl Url {
     pub fn is_ipv6(&self) -> bool {
         self.0.starts_with("tcp://[")
     }
+}
+
+/// What a URL names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A host and a port; without a number, any port that is free.
+    Tcp {
+        /// A name or an address, an IPv6 address in brackets.
+        host: &'a str,
+        /// The number of the port.
+        port: Option<u16>,
+    },
+    /// The path of a Unix socket.
+    Ipc(&'a str),
+    /// A name within this process.
+    Inproc,
 }
 
 impl fmt::Display for Url {
@@ -140,7 +177,7 @@ impl Span {
         };
         if !in_range || seconds.is_nan() || seconds > SECONDS_MAX {
             let problem =
-                format!("must be {above} and at most {SECONDS_MAX} seconds, not {seconds}");
+                format!("must be {above} and at most {SECONDS_MAX} seconds, not {seconds:?}");
             return Err(Error::Config { argument, problem });
         }
         let length = Duration::from_secs_f64(seconds);
@@ -162,7 +199,7 @@ mod tests {
     #[test]
     fn an_error_names_the_argument_the_bound_and_the_value() {
         for (span, seconds, message) in [
-            (Span::Positive, 0.0, "ttl must be above 0 and at most 1000000000 seconds, not 0"),
+            (Span::Positive, 0.0, "ttl must be above 0 and at most 1000000000 seconds, not 0.0"),
             (
                 Span::Positive,
                 f64::NAN,
@@ -191,6 +228,11 @@ mod tests {
         for bad in ["", "tcp://", "localhost:7777", "udp://a:1", "tcp://a\0b:1"] {
             assert!(Url::parse(bad).is_err(), "{bad:?}");
         }
+        for bad in
+            ["tcp://a", "tcp://a:", "tcp://a:65536", "tcp://a:-1", "tcp://a:+1", "tcp://a:7/x"]
+        {
+            assert!(Url::parse(bad).is_err(), "{bad:?}");
+        }
         assert!(Url::parse(&format!("ipc://{}", "x".repeat(URL_BYTES_MAX))).is_err());
     }
 
@@ -201,6 +243,8 @@ mod tests {
             ("tcp://0.0.0.0:1", true),
             ("tcp://eth0:1", true),
             ("tcp://127.0.0.1:1", false),
+            ("tcp://[::ffff:127.0.0.1]:1", false),
+            ("tcp://[2001:db8::1]:1", true),
             ("tcp://[::1]:1", false),
             ("tcp://localhost:1", false),
             ("ipc:///tmp/a", false),

@@ -53,6 +53,16 @@ fn what_was_under_way_on_a_lost_link_is_asked_again() {
 }
 
 #[test]
+fn what_was_to_be_sent_on_a_link_that_went_down_is_not() {
+    let mut asking = Asking::new(1);
+    up(&mut asking, 1);
+    let request = asking.ask(Timestamp::ZERO);
+    asking.handle(Timestamp::ZERO, Input::Down(LinkId(0)));
+    asking.handle(Timestamp::ZERO, Input::Up(LinkId(0)));
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), request)]);
+}
+
+#[test]
 fn a_late_answer_is_nobodys() {
     let mut asking = Asking::new(1);
     up(&mut asking, 1);

@@ -21,13 +21,23 @@ const LINUX_FEATURES: [&str; 11] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed=CXXFLAGS");
-    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
-        let mut flags = env::var("CXXFLAGS").unwrap_or_default();
+    let target = env::var("TARGET").expect("Cargo names the target");
+    // Where the compiler's flags are looked for; the first name that is set counts.
+    let names = [
+        format!("CXXFLAGS_{target}"),
+        format!("CXXFLAGS_{}", target.replace('-', "_")),
+        "TARGET_CXXFLAGS".to_owned(),
+        "CXXFLAGS".to_owned(),
+    ];
+    for name in &names {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    if target.contains("linux") {
+        let mut flags = names.iter().find_map(|name| env::var(name).ok()).unwrap_or_default();
         for feature in LINUX_FEATURES {
             flags.push_str(&format!(" -D{feature}=1"));
         }
-        env::set_var("CXXFLAGS", flags);
+        env::set_var(&names[0], flags);
     }
     let include = env::var("DEP_SODIUM_INCLUDE").expect("libsodium's build names its headers");
     let lib = env::var("DEP_SODIUM_LIB").expect("libsodium's build names its library");

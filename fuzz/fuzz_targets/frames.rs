@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
 
     // The same bytes as the frames of a message: every `cut` ends one.
     let message = bytes.split(|byte| *byte == cut).collect();
-    let envelope = match seed::parse_request(message) {
+    let envelope = match seed::parse_request(&message) {
         Ok(envelope) | Err((_, envelope)) => envelope,
     };
     assert!(envelope.answer(b"go").len() <= FRAMES_MAX + 1 || bytes.len() > FRAMES_MAX);

@@ -22,14 +22,22 @@ const CLIENTS: usize = 3;
 /// How often each client asks in a second.
 const RATE: u32 = 10;
 
+/// How many seconds a client stays without a server: the demo may have been killed.
+const LOST: &str = "5";
+
 /// How often the drawing is renewed.
 const FRAME: Duration = Duration::from_millis(100);
 
 /// See it work: a server that grants 5 requests in 0.8 s, and three clients that ask it.
 #[derive(Args, Debug)]
 pub(super) struct Demo {
-    /// How long the clients ask.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    /// How long the clients ask, in whole seconds from 1 to 3600.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=3600)
+    )]
     seconds: u32,
 }
 
@@ -47,7 +55,17 @@ impl Demo {
 
         let requests = (RATE * self.seconds).to_string();
         let every = (1.0 / f64::from(RATE)).to_string();
-        let asking = ["next", "--url", server.url(), "--every", &every, "--repeat", &requests];
+        let asking = [
+            "next",
+            "--url",
+            server.url(),
+            "--every",
+            &every,
+            "--repeat",
+            &requests,
+            "--timeout",
+            LOST,
+        ];
         let (sender, heard) = mpsc::channel();
         let mut clients = Clients(Vec::new());
         for number in 0..CLIENTS {
@@ -129,7 +147,7 @@ struct Client {
     reader: Option<thread::JoinHandle<()>>,
 }
 
-/// The client processes; they do not outlive the demo, however it ends.
+/// The client processes. They end with the demo, or a little later if it is killed.
 struct Clients(Vec<Client>);
 
 impl Clients {

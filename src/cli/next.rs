@@ -16,14 +16,14 @@ pub(super) struct Next {
     /// A server; may be given several times.
     #[arg(long, default_value = "tcp://localhost:7777")]
     url: Vec<String>,
-    /// How often to ask.
+    /// How often to ask; the exit status tells of the last answer.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     repeat: u64,
     /// How long to pause between two requests.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.1)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.1, allow_negative_numbers = true)]
     every: f64,
     /// How long to wait for an answer; without it, until there is one.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Option<f64>,
 }
 

@@ -12,8 +12,9 @@ const COLUMN_MIN: Duration = Duration::from_millis(100);
 /// How many columns the whole time has, at most.
 const COLUMNS_MAX: u32 = 50;
 
-/// How much later than it was given a client may note an answer.
-const NOTED_LATE: Duration = Duration::from_millis(50);
+/// How much later than it was given a client may note an answer, as a part of a slot. Clients that
+/// ask often use a slot up in its first part, so this hides no "go" too many.
+const NOTED_LATE: u32 = 4;
 
 /// How the drawing looks.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +65,10 @@ impl Timeline {
         times.sort_unstable();
         let mut slots = vec![(Duration::ZERO, 0)];
         for at in times {
-            let noted_late = if slots.len() == 1 { Duration::ZERO } else { NOTED_LATE };
+            let slot = self.limit.in_seconds();
+            let noted_late = if slots.len() == 1 { Duration::ZERO } else { slot / NOTED_LATE };
             if let Some((opened, count)) = slots.last_mut() {
-                if at + noted_late > *opened + self.limit.in_seconds() {
+                if at + noted_late > *opened + slot {
                     slots.push((at, 1));
                 } else {
                     *count += 1;
@@ -165,7 +167,7 @@ mod tests {
     #[test]
     fn a_slot_with_too_many_is_seen() {
         let go = |millis| (0, millis, Answer::Go);
-        assert!(timeline(&[go(100), go(200), go(900), go(1000), go(1690)]).is_kept());
+        assert!(timeline(&[go(100), go(200), go(900), go(1000), go(1590)]).is_kept());
         assert!(!timeline(&[go(100), go(200), go(300)]).is_kept());
         assert!(!timeline(&[go(100), go(900), go(1000), go(1100)]).is_kept());
     }

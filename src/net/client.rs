@@ -86,6 +86,11 @@ impl Client {
             return Err(Error::Closed);
         }
         let open = || Connections::open(&self.config.urls);
-        self.connections.get_or_init(open).as_ref().map_err(Error::clone)
+        let connections = self.connections.get_or_init(open).as_ref().map_err(Error::clone)?;
+        if self.closed.load(Ordering::Acquire) {
+            // Closed while they were opened, by a thread that found nothing to close.
+            connections.close();
+        }
+        Ok(connections)
     }
 }

@@ -23,6 +23,9 @@ use crate::time::{Clock, Timestamp};
 /// How long a wait lasts before the caller is asked whether to go on.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// How many messages of a link are taken in before deadlines and signals are looked at.
+const ROUNDS_MAX: usize = 256;
+
 /// What wakes the watcher; the tokens from 0 on are the links'.
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -45,6 +48,8 @@ struct Shared {
     watcher: Option<RequestId>,
     callers: BTreeMap<RequestId, Thread>,
     answers: BTreeMap<RequestId, Answered>,
+    /// Whether more had come than was taken in.
+    behind: bool,
 }
 
 /// What it takes to wait for the sockets.
@@ -68,6 +73,7 @@ impl Connections {
             watcher: None,
             callers: BTreeMap::new(),
             answers: BTreeMap::new(),
+            behind: false,
         };
         Ok(Self { shared: Mutex::new(shared), waker })
     }
@@ -89,6 +95,7 @@ impl Connections {
     pub(super) fn problems(&self) -> String {
         let shared = self.lock();
         let mut problems: Vec<_> = shared.links.iter().filter_map(|link| link.problem()).collect();
+        problems.sort();
         problems.dedup();
         problems.join("; ")
     }
@@ -135,6 +142,8 @@ impl Connections {
                 false
             };
             if signalled || slice_ends <= clock.now() {
+                // This thread may be away for a while: another one watches meanwhile.
+                self.lock().wake_another(Some(request));
                 if !go_on() {
                     return Err(Error::Interrupted);
                 }
@@ -188,12 +197,18 @@ impl Shared {
         self.asking.forget(request);
         self.callers.remove(&request);
         self.answers.remove(&request);
-        if self.watch.is_some()
-            && let Some(next) = self.callers.values().next()
-        {
-            next.unpark();
-        }
+        self.wake_another(None);
         self.close_if_unused();
+    }
+
+    /// If nobody watches, a caller other than `this` has to.
+    fn wake_another(&self, this: Option<RequestId>) {
+        let others = self.callers.iter().filter(|(request, _)| Some(**request) != this);
+        if self.watch.is_some()
+            && let Some((_, caller)) = others.into_iter().next()
+        {
+            caller.unpark();
+        }
     }
 
     fn close_if_unused(&mut self) {
@@ -213,20 +228,23 @@ impl Shared {
         if self.asking.poll_timeout().is_some_and(|due| due <= now) {
             self.asking.handle(now, Input::Tick);
         }
-        loop {
-            self.perform(&wake_watcher)?;
+        self.behind = false;
+        for _ in 0..ROUNDS_MAX {
+            self.perform(&wake_watcher);
             if !self.poll_links(now)? {
                 return Ok(());
             }
         }
+        self.behind = true;
+        Ok(())
     }
 
     /// Does what `asking` wants done.
-    fn perform(&mut self, wake_watcher: impl Fn()) -> Result<(), Error> {
+    fn perform(&mut self, wake_watcher: impl Fn()) {
         while let Some(output) = self.asking.poll_output() {
             match output {
                 Output::Send(link, request) => {
-                    self.links[link.0].send(&link::request(request))?;
+                    self.links[link.0].send(&link::request(request));
                 }
                 Output::Deliver { request, from, body } => {
                     self.answers.insert(request, (from, body));
@@ -238,15 +256,14 @@ impl Shared {
                 }
             }
         }
-        Ok(())
     }
 
-    /// Tells `asking` what happened on the links. Whether anything did.
+    /// Tells `asking` what happened next on each link. Whether anything did.
     fn poll_links(&mut self, now: Timestamp) -> Result<bool, Error> {
         let mut any = false;
         for (place, link) in self.links.iter_mut().enumerate() {
             let id = LinkId(place);
-            while let Some(event) = link.poll(now)? {
+            if let Some(event) = link.poll(now)? {
                 any = true;
                 match &event {
                     LinkEvent::Up => self.asking.handle(now, Input::Up(id)),
@@ -264,6 +281,9 @@ impl Shared {
 
     /// When the links or `asking` want to see the time again.
     fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.behind {
+            return Some(Timestamp::ZERO);
+        }
         let links = self.links.iter().filter_map(|link| link.poll_timeout()).min();
         links.into_iter().chain(self.asking.poll_timeout()).min()
     }

@@ -29,6 +29,14 @@ impl InprocLink {
         let socket = connect(url, token, &registry)?;
         Ok(Self { url: url.clone(), token, registry, socket, up: false })
     }
+
+    /// The server has gone. An endpoint of this kind may be connected before it is bound.
+    fn connect_again(&mut self) -> Result<(), Error> {
+        self.socket.deregister(&self.registry);
+        self.socket = connect(&self.url, self.token, &self.registry)?;
+        self.up = false;
+        Ok(())
+    }
 }
 
 impl Link for InprocLink {
@@ -40,25 +48,27 @@ impl Link for InprocLink {
             return Ok(Some(LinkEvent::Up));
         }
         let mut message = Frames::default();
-        if self.socket.receive(&mut message)? {
-            return Ok(Some(LinkEvent::Message(message)));
+        while !self.socket.receive(&mut message)? {
+            // To look at the events is to take in what came since: it would wake nobody.
+            let events = self.socket.events()?;
+            if events.contains(zmq::POLLIN) {
+                continue;
+            }
+            if events.contains(zmq::POLLOUT) {
+                return Ok(None);
+            }
+            return self.connect_again().map(|()| Some(LinkEvent::Down));
         }
-        if self.socket.is_writable() {
-            return Ok(None);
-        }
-        // The server has gone. An endpoint of this kind may be connected before it is bound.
-        self.socket.deregister(&self.registry);
-        self.socket = connect(&self.url, self.token, &self.registry)?;
-        self.up = false;
-        Ok(Some(LinkEvent::Down))
+        Ok(Some(LinkEvent::Message(message)))
     }
 
     fn poll_timeout(&self) -> Option<Timestamp> {
         None
     }
 
-    fn send(&mut self, message: &Frames) -> Result<(), Error> {
-        self.socket.send(message).map(drop)
+    fn send(&mut self, message: &Frames) {
+        // What goes wrong here goes wrong again at the next poll, which tells of it.
+        let _ = self.socket.send(message);
     }
 
     fn problem(&self) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, Url};
 use crate::engine::{FixedWindow, Limit};
 use crate::error::Error;
 use crate::net::server::ServerStats;
@@ -28,11 +28,11 @@ impl Journal {
     pub(super) fn start(
         now: Timestamp,
         config: &ServerConfig,
-        endpoint: &str,
+        endpoint: &Url,
     ) -> Result<Self, Error> {
         let patience = config.patience.as_secs_f64();
         log::info!(target: LOG, "serving {} at {endpoint}, patience {patience} s", config.limit);
-        if config.url.is_open_to_other_hosts() {
+        if endpoint.is_open_to_other_hosts() {
             log::warn!(
                 target: LOG,
                 "{endpoint} is open to other hosts, without encryption and authentication: use \
@@ -40,7 +40,7 @@ impl Journal {
             );
         }
         Ok(Self {
-            endpoint: endpoint.to_owned(),
+            endpoint: endpoint.to_string(),
             greeted: Clients::default(),
             greetings: Throttle::new(now)?,
             complaints: Throttle::new(now)?,
@@ -97,7 +97,7 @@ struct Client<'a>(&'a [u8], Option<&'a str>);
 impl std::fmt::Display for Client<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(routing_id, address) = self;
-        write!(formatter, "client {} (", address.unwrap_or("of this process"))?;
+        write!(formatter, "client {} (", address.unwrap_or("without an address"))?;
         routing_id.iter().take(16).try_for_each(|byte| write!(formatter, "{byte:02x}"))?;
         formatter.write_str(")")
     }
@@ -144,7 +144,7 @@ struct Throttle {
 }
 
 impl Throttle {
-    const LINES: i64 = 10;
+    const LINES: i128 = 10;
     const INTERVAL: Duration = Duration::from_secs(1);
 
     fn new(now: Timestamp) -> Result<Self, Error> {

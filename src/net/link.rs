@@ -6,7 +6,7 @@ use mio::event::Event;
 use mio::{Registry, Token, Waker};
 
 use crate::asking::RequestId;
-use crate::config::Url;
+use crate::config::{Place, Url};
 use crate::error::Error;
 use crate::net::inproc::InprocLink;
 use crate::net::stream::StreamLink;
@@ -37,7 +37,7 @@ pub(super) trait Link: Send {
     fn poll_timeout(&self) -> Option<Timestamp>;
 
     /// Sends a message. If it cannot, the link is going down and says so at the next poll.
-    fn send(&mut self, message: &Frames) -> Result<(), Error>;
+    fn send(&mut self, message: &Frames);
 
     /// Why there is no connection, as far as that is known.
     fn problem(&self) -> Option<String>;
@@ -50,7 +50,7 @@ pub(super) fn open(
     registry: &Registry,
     waker: &Arc<Waker>,
 ) -> Result<Box<dyn Link>, Error> {
-    if url.is_inproc() {
+    if url.place() == Place::Inproc {
         Ok(Box::new(InprocLink::open(url, token, registry)?))
     } else {
         Ok(Box::new(StreamLink::open(url, token, registry, waker)?))

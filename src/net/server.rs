@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::answer::Answer;
-use crate::config::ServerConfig;
+use crate::config::{Place, ServerConfig, Url};
 use crate::engine::{Input, Machine, Patience, Reply};
 use crate::error::Error;
 use crate::net::clock::BootClock;
@@ -23,8 +23,13 @@ use crate::wire::seed::{self, BYTES_MAX, Envelope};
 /// How many messages are taken in before their answers go out and the time is looked at.
 const BATCH_MAX: usize = 256;
 
-/// How many answers may wait for one connection to read them; those beyond it are dropped.
-const ANSWERS_MAX: i32 = 10_000;
+/// How many answers may wait for one connection to read them; those beyond it are dropped. All who
+/// wait at the server may be answered at once over one connection.
+const ANSWERS_MAX: usize = Patience::WAITERS_MAX;
+
+/// The clock goes on while the machine is suspended, a wait for sockets does not: after so long the
+/// clock is looked at again.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How long answers on their way may hold up the end of a server.
 const LINGER: Duration = Duration::from_millis(500);
@@ -67,8 +72,11 @@ impl Server {
     /// [`Error::Config`] if the URL cannot be bound, such as a port in use; [`Error::System`] if
     /// the system gives no socket or thread.
     pub fn start(config: &ServerConfig) -> Result<Self, Error> {
-        let context =
-            if config.url.is_inproc() { context::shared().clone() } else { zmq::Context::new() };
+        let context = if config.url.place() == Place::Inproc {
+            context::shared().clone()
+        } else {
+            zmq::Context::new()
+        };
         let socket = Socket::new(&context, zmq::ROUTER)?;
         set_options(socket.options(), config).map_err(|error| system("open a socket", &error))?;
         let endpoint = socket.bind(&config.url)?;
@@ -89,7 +97,7 @@ impl Server {
         let patience = Patience { length: config.patience, waiters_max: Patience::WAITERS_MAX };
         let service = Service {
             endpoint: endpoint.clone(),
-            journal: Journal::start(now, config, &endpoint)?,
+            journal: Journal::start(now, config, &Url::parse(&endpoint)?)?,
             machine: Machine::new(now, config.limit, patience),
             clock,
             control: Arc::clone(&control),
@@ -141,8 +149,9 @@ impl Server {
             return;
         }
         self.stopper().stop();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        // Held until the thread has ended: whoever else stops the server waits for it as well.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.take().is_some_and(|thread| thread.join().is_err()) {
             let endpoint = &self.endpoint;
             log::error!(target: "zmqlocker", "the server at {endpoint} broke: please report it");
         }
@@ -275,7 +284,7 @@ impl Service {
             if !self.socket.receive(&mut self.message)? {
                 return Ok(true);
             }
-            match seed::parse_request(mem::take(&mut self.message)) {
+            match seed::parse_request(&self.message) {
                 Ok(envelope) => {
                     if self.journal.is_new(envelope.routing_id()) {
                         let address = self.socket.peer_address();
@@ -300,7 +309,7 @@ impl Service {
         while let Some(due) = self.machine.poll_timeout() {
             let now = self.clock.now();
             if now < due {
-                return Some(due.since(now));
+                return Some(due.since(now).min(WAIT_MAX));
             }
             self.handle(Input::Tick);
         }
@@ -340,7 +349,7 @@ impl Service {
 fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     socket.set_linger(i32::try_from(LINGER.as_millis()).unwrap_or(i32::MAX))?;
     socket.set_maxmsgsize(i64::try_from(BYTES_MAX).unwrap_or(i64::MAX))?;
-    socket.set_sndhwm(ANSWERS_MAX)?;
+    socket.set_sndhwm(i32::try_from(ANSWERS_MAX).unwrap_or(i32::MAX))?;
     socket.set_ipv6(config.url.is_ipv6())?;
     // A fleet may start at once. The system takes its own bound if that is lower.
     socket.set_backlog(4096)?;

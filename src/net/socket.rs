@@ -1,11 +1,14 @@
 //! Whole messages in, whole messages out: all that the rest of the house knows of ZeroMQ's sockets.
 
+use std::fs;
 use std::os::fd::RawFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::config::Url;
+use crate::config::{Place, Url};
 use crate::error::Error;
 use crate::wire::Frames;
 use crate::wire::seed::{BYTES_MAX, FRAMES_MAX};
@@ -23,7 +26,11 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(context: &zmq::Context, kind: zmq::SocketType) -> Result<Self, Error> {
-        let inner = context.socket(kind).map_err(|error| system("open a socket", error))?;
+        let inner = context.socket(kind).map_err(|error| match error {
+            // The library could not make the context itself, and has forgotten why.
+            zmq::Error::EFAULT => system("open a socket", zmq::Error::EMFILE),
+            error => system("open a socket", error),
+        })?;
         let fd = inner.get_fd().map_err(|error| system("open a socket", error))?;
         Ok(Self { inner, fd, frame: zmq::Message::new() })
     }
@@ -35,6 +42,7 @@ impl Socket {
 
     /// Binds, and tells the endpoint that came of it: a `*` becomes the port that was free.
     pub(super) fn bind(&self, url: &Url) -> Result<String, Error> {
+        check_free(url)?;
         self.inner.bind(url.as_str()).map_err(|error| bad_url("bound", url, error))?;
         match self.inner.get_last_endpoint() {
             Ok(Ok(endpoint)) => Ok(endpoint),
@@ -82,7 +90,8 @@ impl Socket {
         self.frame.gets("Peer-Address")
     }
 
-    /// Sends the frames as one message; `false` if no peer can take it now.
+    /// Sends the frames as one message; `false` if no peer can take it now. A ROUTER socket drops
+    /// what its peer cannot take.
     pub(super) fn send(&self, message: &Frames) -> Result<bool, Error> {
         for (place, frame) in message.iter().enumerate() {
             let more = if place + 1 < message.len() { zmq::SNDMORE } else { 0 };
@@ -104,9 +113,26 @@ impl Socket {
         }
     }
 
-    /// Whether a peer could take a message; takes notice of peers that came or went.
-    pub(super) fn is_writable(&self) -> bool {
-        self.inner.get_events().is_ok_and(|events| events.contains(zmq::POLLOUT))
+    /// What the socket is ready for, after taking in what came and who went.
+    pub(super) fn events(&self) -> Result<zmq::PollEvents, Error> {
+        self.inner.get_events().map_err(|error| system("watch a socket", error))
+    }
+}
+
+/// The library would replace whatever has the path of a Unix socket: a file, a server that lives.
+fn check_free(url: &Url) -> Result<(), Error> {
+    let Place::Ipc(path) = url.place() else { return Ok(()) };
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let taken = |problem: &str| {
+        let problem = format!("{url} cannot be bound: {problem}");
+        Err(Error::Config { argument: "url", problem })
+    };
+    if !found.file_type().is_socket() {
+        return taken("the path is taken by what is no socket: choose another one");
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => taken("the address is in use: stop its owner or choose another path"),
+        Err(_) => Ok(()),
     }
 }
 

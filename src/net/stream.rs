@@ -1,6 +1,7 @@
 //! A link over TCP or a Unix socket, on which this crate speaks ZMTP by itself: without a thread.
 
 use std::io::{ErrorKind, Read, Write};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use thiserror::Error;
 
 use crate::config::Url;
 use crate::error::Error;
-use crate::net::address::{Address, Resolving};
+use crate::net::address::{Address, LookUp, Target};
 use crate::net::link::{Link, LinkEvent};
 use crate::net::stream_socket::StreamSocket;
 use crate::time::Timestamp;
@@ -20,7 +21,7 @@ use crate::wire::zmtp::{self, Decoder, Item, ZmtpError};
 /// How long to wait, at least, between the starts of two connections.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long to wait after a name could not be looked up.
+/// How long to wait, at least, between two look-ups of a name.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a connection may take to be made, greetings included.
@@ -29,10 +30,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many bytes may wait for a server that does not read. With more, the connection is given up.
 const UNSENT_MAX: usize = 1024 * 1024;
 
+/// How many reads and commands may come before a message. With more, the connection is given up.
+const ITEMS_MAX: usize = 10_000;
+
 const READ_BYTES: usize = 8 * 1024;
 
 pub(super) struct StreamLink {
-    address: Address,
+    target: Target,
+    /// What a look-up has found, and when.
+    found: Option<(Timestamp, Vec<Address>)>,
     token: Token,
     registry: Registry,
     waker: Arc<Waker>,
@@ -49,9 +55,9 @@ pub(super) struct StreamLink {
 
 enum Phase {
     Waiting { until: Timestamp },
-    Resolving(Resolving),
+    LookingUp(LookUp),
     Connecting { socket: StreamSocket, rest: Vec<Address>, deadline: Timestamp },
-    Greeting { socket: StreamSocket, deadline: Timestamp },
+    Greeting { socket: StreamSocket, rest: Vec<Address>, deadline: Timestamp },
     Up { socket: StreamSocket, since: Timestamp },
 }
 
@@ -68,6 +74,8 @@ enum Problem {
     Unread,
     #[error("the connection was not made in time")]
     Slow,
+    #[error("the server sends commands without an end")]
+    Chatter,
 }
 
 impl StreamLink {
@@ -82,7 +90,8 @@ impl StreamLink {
             problem: error.to_string(),
         })?;
         Ok(Self {
-            address: Address::parse(url)?,
+            target: Target::parse(url)?,
+            found: None,
             token,
             registry,
             waker: Arc::clone(waker),
@@ -97,10 +106,17 @@ impl StreamLink {
 
     /// Starts to connect: at once to what is known, after a look-up to a name.
     fn start(&mut self, now: Timestamp) {
-        match self.address.resolve(&self.waker) {
-            Some(resolving) => self.phase = Phase::Resolving(resolving),
-            None => self.connect(now, vec![self.address.clone()]),
-        }
+        let addresses = match (&self.target, &self.found) {
+            (Target::Known(addresses), _) => addresses,
+            (_, Some((at, addresses))) if now < *at + LOOK_UP_INTERVAL => addresses,
+            _ => {
+                if let Some(look_up) = self.target.look_up(&self.waker) {
+                    self.phase = Phase::LookingUp(look_up);
+                }
+                return;
+            }
+        };
+        self.connect(now, addresses.clone());
     }
 
     /// Connects to the first of `addresses` that does not fail at once.
@@ -133,12 +149,32 @@ impl StreamLink {
         (self.readable, self.closing) = (false, false);
     }
 
-    /// Gives the connection up, or the attempt to make one. One that was up for a while is made anew
-    /// at once.
+    /// The connection is made: says what a client says first.
+    fn greet(&mut self) {
+        self.unsent.extend_from_slice(&zmtp::GREETING);
+        let phase = mem::replace(&mut self.phase, Phase::Waiting { until: Timestamp::ZERO });
+        if let Phase::Connecting { socket, rest, deadline } = phase {
+            self.phase = Phase::Greeting { socket, rest, deadline };
+        }
+    }
+
+    /// Nothing came of one address: tries the others, if there are any.
+    fn try_next(&mut self, now: Timestamp, problem: Problem) {
+        let rest = match &mut self.phase {
+            Phase::Connecting { rest, .. } | Phase::Greeting { rest, .. } => mem::take(rest),
+            _ => Vec::new(),
+        };
+        self.problem = Some(problem);
+        self.close(Phase::Waiting { until: now });
+        self.connect(now, rest);
+    }
+
+    /// Gives the connection up, or the attempt to make one. One that was up for a while is made
+    /// anew at once.
     fn give_up(&mut self, now: Timestamp, problem: Problem) {
         let until = match &self.phase {
             Phase::Up { since, .. } => *since + RECONNECT_INTERVAL,
-            Phase::Resolving(_) => now + LOOK_UP_INTERVAL,
+            Phase::LookingUp(_) => now + LOOK_UP_INTERVAL,
             _ => now + RECONNECT_INTERVAL,
         };
         self.close(Phase::Waiting { until });
@@ -146,7 +182,7 @@ impl StreamLink {
     }
 
     fn close(&mut self, next: Phase) {
-        let phase = std::mem::replace(&mut self.phase, next);
+        let phase = mem::replace(&mut self.phase, next);
         if let Phase::Connecting { socket, .. }
         | Phase::Greeting { socket, .. }
         | Phase::Up { socket, .. } = phase
@@ -157,13 +193,13 @@ impl StreamLink {
 
     /// Reads and takes apart what came; whatever has to be answered by the protocol itself is.
     fn exchange(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Problem> {
-        loop {
+        for _ in 0..ITEMS_MAX {
             self.flush()?;
             match self.decoder.poll_item()? {
                 Some(Item::Message(message)) => return Ok(Some(LinkEvent::Message(message))),
                 Some(Item::Ready) => {
                     self.problem = None;
-                    let phase = std::mem::replace(&mut self.phase, Phase::Waiting { until: now });
+                    let phase = mem::replace(&mut self.phase, Phase::Waiting { until: now });
                     if let Phase::Greeting { socket, .. } = phase {
                         self.phase = Phase::Up { socket, since: now };
                     }
@@ -175,6 +211,7 @@ impl StreamLink {
                 None => return Ok(None),
             }
         }
+        Err(Problem::Chatter)
     }
 
     fn read(&mut self) -> Result<(), Problem> {
@@ -223,36 +260,25 @@ impl Link for StreamLink {
             match &mut self.phase {
                 Phase::Waiting { until } if now < *until => return Ok(None),
                 Phase::Waiting { .. } => self.start(now),
-                Phase::Resolving(resolving) => match resolving.poll() {
+                Phase::LookingUp(look_up) => match look_up.poll() {
                     None => return Ok(None),
-                    Some(Ok(addresses)) => self.connect(now, addresses),
+                    Some(Ok(addresses)) => {
+                        self.found = Some((now, addresses.clone()));
+                        self.connect(now, addresses);
+                    }
                     Some(Err(error)) => self.give_up(now, error.into()),
                 },
-                Phase::Connecting { socket, rest, deadline } => match socket.is_connected() {
-                    Ok(true) => {
-                        self.unsent.extend_from_slice(&zmtp::GREETING);
-                        let deadline = *deadline;
-                        let waiting = Phase::Waiting { until: now };
-                        if let Phase::Connecting { socket, .. } =
-                            std::mem::replace(&mut self.phase, waiting)
-                        {
-                            self.phase = Phase::Greeting { socket, deadline };
-                        }
-                    }
+                Phase::Connecting { socket, deadline, .. } => match socket.is_connected() {
+                    Ok(true) => self.greet(),
                     Ok(false) if now < *deadline => return Ok(None),
-                    failed => {
-                        let rest = std::mem::take(rest);
-                        self.problem = Some(failed.err().map_or(Problem::Slow, Problem::Io));
-                        self.close(Phase::Waiting { until: now });
-                        self.connect(now, rest);
-                    }
+                    failed => self.try_next(now, failed.err().map_or(Problem::Slow, Problem::Io)),
                 },
                 Phase::Greeting { deadline, .. } => {
                     let slow = *deadline <= now;
                     match self.exchange(now) {
-                        Ok(None) if slow => self.give_up(now, Problem::Slow),
+                        Ok(None) if slow => self.try_next(now, Problem::Slow),
                         Ok(event) => return Ok(event),
-                        Err(problem) => self.give_up(now, problem),
+                        Err(problem) => self.try_next(now, problem),
                     }
                 }
                 Phase::Up { .. } => {
@@ -271,20 +297,22 @@ impl Link for StreamLink {
             Phase::Connecting { deadline, .. } | Phase::Greeting { deadline, .. } => {
                 Some(*deadline)
             }
-            Phase::Resolving(_) | Phase::Up { .. } => None,
+            Phase::LookingUp(_) | Phase::Up { .. } => None,
         }
     }
 
-    fn send(&mut self, message: &Frames) -> Result<(), Error> {
+    fn send(&mut self, message: &Frames) {
         if matches!(self.phase, Phase::Up { .. }) {
             zmtp::encode_message(&mut self.unsent, message.iter());
             // What goes wrong here goes wrong again at the next poll, which tells of it.
             let _ = self.flush();
         }
-        Ok(())
     }
 
     fn problem(&self) -> Option<String> {
+        if self.problem.is_none() && matches!(self.phase, Phase::Greeting { .. }) {
+            return Some("what listens there does not greet".to_owned());
+        }
         self.problem.as_ref().map(ToString::to_string)
     }
 }

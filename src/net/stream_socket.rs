@@ -30,12 +30,14 @@ impl StreamSocket {
                 Ok(Self::Tcp(stream))
             }
             Address::Unix(address) => UnixStream::connect_addr(address).map(Self::Unix),
-            Address::Name(..) => Err(ErrorKind::AddrNotAvailable.into()),
         }
     }
 
     /// Whether the connection is made.
     pub(super) fn is_connected(&self) -> io::Result<bool> {
+        if self.is_connected_to_itself() {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
         let (error, peer) = match self {
             Self::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Self::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
@@ -47,6 +49,13 @@ impl StreamSocket {
         }
     }
 
+    /// Where nobody serves a port of this host, the system may choose that very port for our own
+    /// end, and TCP connects the socket to itself.
+    fn is_connected_to_itself(&self) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        matches!((stream.local_addr(), stream.peer_addr()), (Ok(own), Ok(peer)) if own == peer)
+    }
+
     pub(super) fn source(&mut self) -> &mut dyn Source {
         match self {
             Self::Tcp(stream) => stream,
@@ -56,9 +65,14 @@ impl StreamSocket {
 
     /// Ends the connection, also where a forked child still holds a copy of the descriptor.
     pub(super) fn close(mut self, registry: &Registry) {
-        // Both fail only where the connection is gone already.
+        // All of these fail only where the connection is gone already.
         let _ = registry.deregister(self.source());
+        let to_itself = self.is_connected_to_itself();
         let _ = match &self {
+            // No farewell: what is left of the connection would keep a server from its port.
+            Self::Tcp(stream) if to_itself => {
+                SockRef::from(stream).set_linger(Some(Duration::ZERO))
+            }
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         };

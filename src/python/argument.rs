@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use pyo3::exceptions::PyOverflowError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::inspect::PyStaticExpr;
 use pyo3::prelude::*;
 
 use crate::config::{Span, Url};
 use crate::error::Error;
 
-/// A whole number. One that is too large for a machine word becomes the largest or the smallest
-/// word, which is beyond every bound, so that the error names the bound.
-pub(super) struct Count(pub(super) i64);
+/// A whole number. One that is beyond what is read becomes the largest or the smallest that is,
+/// which is beyond every bound, so that the error names the bound.
+pub(super) struct Count(pub(super) i128);
 
 impl<'py> FromPyObject<'_, 'py> for Count {
     type Error = PyErr;
     const INPUT_TYPE: PyStaticExpr = i64::INPUT_TYPE;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match object.extract::<i64>() {
+        match object.extract::<i128>() {
             Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
-                Ok(Self(if object.lt(0)? { i64::MIN } else { i64::MAX }))
+                Ok(Self(if object.lt(0)? { i128::MIN } else { i128::MAX }))
             }
             extracted => extracted.map(Self),
         }
@@ -28,10 +28,24 @@ impl<'py> FromPyObject<'_, 'py> for Count {
 }
 
 /// One URL or several.
-#[derive(FromPyObject)]
 pub(super) enum Urls {
     One(String),
     Several(Vec<String>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Urls {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(url) = object.extract() {
+            return Ok(Self::One(url));
+        }
+        object.extract().map(Self::Several).map_err(|_| {
+            let kind =
+                object.get_type().name().map_or_else(|_| "object".into(), |name| name.to_string());
+            PyTypeError::new_err(format!("url must be a str or a list of str, not {kind}"))
+        })
+    }
 }
 
 impl Urls {
@@ -43,11 +57,28 @@ impl Urls {
     }
 }
 
-/// How long a caller waits, in seconds; `None` is without an end.
-pub(super) type Seconds = Option<f64>;
+/// A length of time in seconds. What no float can say is beyond every bound: infinity.
+pub(super) struct Seconds(pub(super) f64);
 
-pub(super) fn timeout(seconds: Seconds) -> Result<Option<Duration>, Error> {
-    seconds.map(|seconds| Span::Positive.parse("timeout", seconds)).transpose()
+impl<'py> FromPyObject<'_, 'py> for Seconds {
+    type Error = PyErr;
+    const INPUT_TYPE: PyStaticExpr = f64::INPUT_TYPE;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match object.extract::<f64>() {
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+                Ok(Self(if object.lt(0)? { f64::NEG_INFINITY } else { f64::INFINITY }))
+            }
+            extracted => extracted.map(Self),
+        }
+    }
+}
+
+/// How long a caller waits; `None` is without an end.
+pub(super) type Timeout = Option<Seconds>;
+
+pub(super) fn timeout(timeout: Timeout) -> Result<Option<Duration>, Error> {
+    timeout.map(|seconds| Span::Positive.parse("timeout", seconds.0)).transpose()
 }
 
 /// An argument that may be left out where `None` says something else.

@@ -5,7 +5,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use crate::config::ClientConfig;
 use crate::net::Client;
-use crate::python::argument::{Given, Seconds, Urls, timeout};
+use crate::python::argument::{Given, Timeout, Urls, timeout};
 use crate::python::door;
 use crate::python::locker::word;
 
@@ -17,7 +17,7 @@ use crate::python::locker::word;
 /// `timeout` is how many seconds a call waits for an answer; `None` is without an end.
 ///
 /// Raises `ConfigError` for a URL that can never work, or a `timeout` that is not above 0.
-#[pyclass(frozen, subclass, module = "zmqlocker")]
+#[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerClient(Client);
 
 #[pymethods]
@@ -28,7 +28,7 @@ impl LockerClient {
         url: "str | list[str] | tuple[str, ...]" = Urls::One("tcp://localhost:7777".to_owned()),
         *, timeout=None
     ))]
-    fn new(url: Urls, timeout: Seconds) -> PyResult<Self> {
+    fn new(url: Urls, timeout: Timeout) -> PyResult<Self> {
         let timeout = self::timeout(timeout)?;
         Ok(Self(Client::new(ClientConfig::new(url.parse()?, timeout)?)?))
     }
@@ -43,7 +43,7 @@ impl LockerClient {
     fn next<'py>(
         &self,
         py: Python<'py>,
-        timeout: Given<Seconds>,
+        timeout: Given<Timeout>,
     ) -> PyResult<&Bound<'py, PyString>> {
         let timeout = match timeout {
             Given::Nothing => self.0.timeout(),

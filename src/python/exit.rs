@@ -1,7 +1,7 @@
 //! The end of the interpreter: no thread of ours may want the GIL once it begins.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -17,7 +17,8 @@ static PRESENCE: PerProcess<Presence> = PerProcess::new();
 /// Who is there that has to be gone before the interpreter ends.
 #[derive(Default)]
 struct Presence {
-    exit_is_near: AtomicBool,
+    /// The thread in which the interpreter exits, once it does.
+    exiting: OnceLock<ThreadId>,
     inside: Mutex<usize>,
     left: Condvar,
     servers: Mutex<Vec<Weak<Server>>>,
@@ -44,15 +45,25 @@ pub(super) fn enter() -> Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         *lock(&self.0.inside) -= 1;
-        if self.0.exit_is_near.load(Ordering::Acquire) {
+        if self.0.exiting.get().is_some() {
             self.0.left.notify_all();
         }
     }
 }
 
-/// Whether waits have to end.
-pub(super) fn is_near() -> bool {
-    presence().exit_is_near.load(Ordering::Acquire)
+impl Visit {
+    /// Once the interpreter exits, its daemon threads may not have the GIL any more: this one stays
+    /// here, for the end of the process.
+    pub(super) fn stay_if_exiting(&self) {
+        let Self(presence) = self;
+        if presence.exiting.get().is_some_and(|exiting| *exiting != thread::current().id()) {
+            *lock(&presence.inside) -= 1;
+            presence.left.notify_all();
+            loop {
+                thread::park();
+            }
+        }
+    }
 }
 
 /// The server stops when the interpreter exits, if not before.
@@ -71,7 +82,8 @@ pub(super) fn install(py: Python<'_>) -> PyResult<()> {
 #[pyfunction]
 fn at_exit(py: Python<'_>) {
     let presence = presence();
-    presence.exit_is_near.store(true, Ordering::Release);
+    // An interpreter exits once; if it is asked to again, the thread stays the same.
+    let _ = presence.exiting.set(thread::current().id());
     py.detach(|| {
         let servers: Vec<_> = lock(&presence.servers).drain(..).collect();
         servers.iter().filter_map(Weak::upgrade).for_each(|server| server.stop());

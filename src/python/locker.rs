@@ -8,7 +8,7 @@ use crate::answer::Answer;
 use crate::engine::Limit;
 use crate::locker;
 use crate::net::BootClock;
-use crate::python::argument::Count;
+use crate::python::argument::{Count, Seconds};
 
 /// Grants at most `max_requests` requests in a slot of `in_seconds` seconds, within this process.
 ///
@@ -17,16 +17,16 @@ use crate::python::argument::Count;
 ///
 /// Raises `ConfigError` if `max_requests` is not from 1 to 10**12, or `in_seconds` is not above 0
 /// and at most 10**9.
-#[pyclass(frozen, subclass, module = "zmqlocker")]
+#[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct Locker(locker::Locker<BootClock>, Limit);
 
 #[pymethods]
 impl Locker {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0)")]
-    #[pyo3(signature = (max_requests=Count(1), in_seconds=1.0))]
-    fn new(max_requests: Count, in_seconds: f64) -> PyResult<Self> {
-        let limit = Limit::new(max_requests.0, in_seconds)?;
+    #[pyo3(signature = (max_requests=Count(1), in_seconds=Seconds(1.0)))]
+    fn new(max_requests: Count, in_seconds: Seconds) -> PyResult<Self> {
+        let limit = Limit::new(max_requests.0, in_seconds.0)?;
         Ok(Self(locker::Locker::new(BootClock, limit), limit))
     }
 

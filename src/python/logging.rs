@@ -38,7 +38,7 @@ pub(super) fn install(py: Python<'_>) -> PyResult<()> {
 
 /// Writes out what waits, for at most `length`; what is logged later is dropped.
 pub(super) fn finish(length: Duration) {
-    let Some(queue) = QUEUE.get() else { return };
+    let queue = QUEUE.get_or_init(Queue::closed);
     drop(queue.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
     let finished = queue.finished.lock().unwrap_or_else(PoisonError::into_inner);
     // Either the thread has ended, or it is stuck in a handler, which cannot be helped.
@@ -72,6 +72,12 @@ impl Queue {
             finished: Mutex::new(finished),
             lost: AtomicU64::new(0),
         }
+    }
+
+    /// A queue that nobody empties, and that takes nothing.
+    fn closed() -> Self {
+        let (_, finished) = mpsc::channel();
+        Self { lines: Mutex::new(None), finished: Mutex::new(finished), lost: AtomicU64::new(0) }
     }
 
     fn put(&self, line: Line) {

@@ -50,6 +50,7 @@ mod _zmqlocker {
 
     #[pymodule_init]
     fn init(py: Python<'_>) -> PyResult<()> {
+        super::error::install(py);
         super::logging::install(py)?;
         super::exit::install(py)
     }

@@ -11,7 +11,7 @@ use crate::config::{ServerConfig, Span, Url};
 use crate::engine::Limit;
 use crate::error::Error;
 use crate::net::{Server, Stopper};
-use crate::python::argument::Count;
+use crate::python::argument::{Count, Seconds};
 use crate::python::{door, exit};
 
 /// How long a wait for the end of a server lasts before signals are looked at.
@@ -27,7 +27,7 @@ const SLICE: Duration = Duration::from_millis(50);
 /// which it gets its permit. Who would have to wait longer hears "sorry" at once.
 ///
 /// Raises `ConfigError` if a number is out of its bounds or `url` cannot be bound.
-#[pyclass(frozen, subclass, module = "zmqlocker")]
+#[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer(Arc<Server>);
 
 #[pymethods]
@@ -36,20 +36,21 @@ impl LockerServer {
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, block=True, patience=0.0)")]
     #[pyo3(signature = (
-        max_requests=Count(1), in_seconds=1.0, url="tcp://*:7777", *, block=true, patience=0.0
+        max_requests=Count(1), in_seconds=Seconds(1.0), url="tcp://*:7777", *,
+        block=true, patience=Seconds(0.0)
     ))]
     fn new(
         py: Python<'_>,
         max_requests: Count,
-        in_seconds: f64,
+        in_seconds: Seconds,
         url: &str,
         block: bool,
-        patience: f64,
+        patience: Seconds,
     ) -> PyResult<Self> {
         let config = ServerConfig {
-            limit: Limit::new(max_requests.0, in_seconds)?,
+            limit: Limit::new(max_requests.0, in_seconds.0)?,
             url: Url::parse(url)?,
-            patience: Span::NotNegative.parse("patience", patience)?,
+            patience: Span::NotNegative.parse("patience", patience.0)?,
         };
         let server = Arc::new(Server::start(&config)?);
         exit::stop_at_exit(&server);

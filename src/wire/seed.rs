@@ -27,6 +27,9 @@ pub const FRAMES_MAX: usize = 16;
 /// The most bytes that a message may have, over all its frames.
 pub const BYTES_MAX: usize = 64 * 1024;
 
+/// The most bytes that the frames up to the empty one may have, the routing id included.
+pub const ENVELOPE_BYTES_MAX: usize = 1024;
+
 /// The way back to whoever asked: the routing id and all frames up to the empty one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope(Frames);
@@ -55,8 +58,12 @@ pub enum BadMessage {
     /// There is not one body, but none or several.
     #[error("error: one body frame must follow the empty frame")]
     Body,
-    /// More than [`FRAMES_MAX`] frames or [`BYTES_MAX`] bytes.
-    #[error("error: a message has at most {FRAMES_MAX} frames and {BYTES_MAX} bytes")]
+    /// More than [`FRAMES_MAX`] frames, [`BYTES_MAX`] bytes, or [`ENVELOPE_BYTES_MAX`] of them
+    /// before the body.
+    #[error(
+        "error: a message has at most {FRAMES_MAX} frames and {BYTES_MAX} bytes, \
+         {ENVELOPE_BYTES_MAX} of them before the body"
+    )]
     Size,
 }
 
@@ -66,22 +73,23 @@ pub enum BadMessage {
 ///
 /// [`BadMessage`] for what no REQ socket sends; its text is the answer to send. What is given back
 /// with it is as much of the way back as could be found.
-pub fn parse_request(mut message: Frames) -> Result<Envelope, (BadMessage, Envelope)> {
+pub fn parse_request(message: &Frames) -> Result<Envelope, (BadMessage, Envelope)> {
     let delimiter = message.iter().skip(1).position(<[u8]>::is_empty).map(|index| index + 1);
+    // What waits for its answer keeps its envelope, so it is copied, and has a bound of its own.
+    let envelope: Frames = message.iter().take(delimiter.map_or(1, |index| index + 1)).collect();
     let bodies = delimiter.map_or(0, |index| message.len() - index - 1);
-    let bad = if message.len() > FRAMES_MAX || message.byte_len() > BYTES_MAX {
-        Some(BadMessage::Size)
+    let too_large = message.len() > FRAMES_MAX || message.byte_len() > BYTES_MAX;
+    if envelope.byte_len() > ENVELOPE_BYTES_MAX {
+        let peer = message.iter().take(1).collect();
+        Err((BadMessage::Size, Envelope(peer)))
+    } else if too_large {
+        Err((BadMessage::Size, Envelope(envelope)))
     } else if delimiter.is_none() {
-        Some(BadMessage::Envelope)
+        Err((BadMessage::Envelope, Envelope(envelope)))
     } else if bodies != 1 {
-        Some(BadMessage::Body)
+        Err((BadMessage::Body, Envelope(envelope)))
     } else {
-        None
-    };
-    message.truncate(delimiter.map_or(1, |index| index + 1));
-    match bad {
-        None => Ok(Envelope(message)),
-        Some(bad) => Err((bad, Envelope(message))),
+        Ok(Envelope(envelope))
     }
 }
 

@@ -49,7 +49,7 @@ impl Seed {
 
 /// A machine and the instants at which it was asked.
 fn machine(max_requests: u64, patience: u64, waiters_max: usize) -> Machine<usize> {
-    let limit = Limit::new(i64::try_from(max_requests).unwrap(), 1.0).unwrap();
+    let limit = Limit::new(max_requests.into(), 1.0).unwrap();
     let patience = Patience { length: Duration::from_nanos(patience), waiters_max };
     Machine::new(Timestamp::ZERO, limit, patience)
 }

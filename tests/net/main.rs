@@ -15,7 +15,7 @@ use zmqlocker::net::{Client, PerProcess, Server};
 /// Far beyond any honest delay.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn server(max_requests: i64, url: &str) -> Server {
+fn server(max_requests: i128, url: &str) -> Server {
     let config = ServerConfig {
         limit: Limit::new(max_requests, 3600.0).unwrap(),
         url: Url::parse(url).unwrap(),

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 
 
+IGNORED = "ignore:This process:DeprecationWarning"
+
+
 class Script:
     """A Python program in a process of its own, with its lines as events."""
 
-    def __init__(self, source: str, *arguments: str) -> None:
+    def __init__(self, source: str, *arguments: str, own_network: bool = False) -> None:
+        network = ["unshare", "--map-root-user", "--net"] if own_network else []
+        # Newer Pythons warn of a fork beside threads; what becomes of it is tested.
+        python = [sys.executable, "-W", IGNORED, "-u", "-c", textwrap.dedent(source)]
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-c", textwrap.dedent(source), *arguments],
+            [*network, *python, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -49,6 +55,11 @@ class Script:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def stop(self) -> None:
+        """Stop the process, all threads of it, as SIGSTOP does, and wait until it stands still."""
+        self.signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(PATIENCE)
@@ -64,8 +75,8 @@ def script() -> Iterator[Callable[..., Script]]:
     """Start programs; whatever still runs at the end of the test is killed."""
     started: list[Script] = []
 
-    def start(source: str, *arguments: str) -> Script:
-        started.append(Script(source, *arguments))
+    def start(source: str, *arguments: str, own_network: bool = False) -> Script:
+        started.append(Script(source, *arguments, own_network=own_network))
         return started[-1]
 
     yield start

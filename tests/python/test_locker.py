@@ -3,6 +3,7 @@
 import math
 import sys
 import threading
+import weakref
 from itertools import islice
 
 import pytest
@@ -36,7 +37,7 @@ def test_max_requests_out_of_bounds_is_named(max_requests: int) -> None:
         Locker(max_requests)
 
 
-@pytest.mark.parametrize("in_seconds", [0, -1.0, math.inf, -math.inf, math.nan, 1e10])
+@pytest.mark.parametrize("in_seconds", [0, -1.0, math.inf, -math.inf, math.nan, 1e10, 10**400])
 def test_in_seconds_out_of_bounds_is_named(in_seconds: float) -> None:
     with pytest.raises(ConfigError, match=r"^in_seconds must be above 0 and at most 1000000000 s"):
         Locker(1, in_seconds)
@@ -70,6 +71,11 @@ def test_threads_share_the_permits_of_a_slot() -> None:
         sys.setswitchinterval(interval)
     assert len(answers) == 4000
     assert answers.count("go") == 1000
+
+
+def test_a_locker_may_be_weakly_referenced() -> None:
+    locker = Locker()
+    assert weakref.ref(locker)() is locker
 
 
 def test_a_subclass_may_add_to_it() -> None:

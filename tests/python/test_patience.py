@@ -73,10 +73,10 @@ def test_a_request_waits_for_a_slot_that_is_near() -> None:
 
 
 def test_waiters_are_served_in_the_order_in_which_they_came(ask: Asker) -> None:
-    with LockerServer(1, 0.5, "tcp://127.0.0.1:*", block=False, patience=60.0) as server:
+    with LockerServer(1, 1.0, "tcp://127.0.0.1:*", block=False, patience=60.0) as server:
         ask(server).recv()
         waiters = []
-        for place in range(4):
+        for place in range(3):
             waiters.append(ask(server))
             wait_for(server, place + 1)
         for waiter in waiters:
@@ -87,7 +87,7 @@ def test_waiters_are_served_in_the_order_in_which_they_came(ask: Asker) -> None:
 
 
 def test_others_are_answered_while_somebody_waits(ask: Asker) -> None:
-    with LockerServer(1, 1.0, "tcp://127.0.0.1:*", block=False, patience=1.5) as server:
+    with LockerServer(1, 2.0, "tcp://127.0.0.1:*", block=False, patience=3.0) as server:
         ask(server).recv()
         waiter = ask(server)
         wait_for(server, 1)
@@ -98,7 +98,7 @@ def test_others_are_answered_while_somebody_waits(ask: Asker) -> None:
 
 
 def test_a_waiter_that_has_gone_costs_at_most_its_permit(ask: Asker) -> None:
-    with LockerServer(2, 0.5, "tcp://127.0.0.1:*", block=False, patience=60.0) as server:
+    with LockerServer(2, 1.0, "tcp://127.0.0.1:*", block=False, patience=60.0) as server:
         for _ in range(2):
             ask(server).recv()
         gone = ask(server)

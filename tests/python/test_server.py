@@ -7,10 +7,13 @@ import itertools
 import logging
 import logging.handlers
 import queue
+import resource
 import signal
 import socket
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +23,6 @@ from zmqlocker import ConfigError, LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import Script
 
@@ -225,12 +227,100 @@ def test_a_client_that_reads_nothing_does_not_hold_up_others() -> None:
         silent.linger = 0
         silent.rcvhwm = 1
         silent.connect(server.url)
+        # More answers than the buffers of the system hold: 20 MB of them.
         for _ in range(20_000):
-            silent.send_multipart([b"", b"let me go"])
+            silent.send_multipart([b"x" * 1000, b"", b"let me go"])
         with LockerClient(server.url, timeout=PATIENCE) as client:
-            assert {client.next() for _ in range(100)} <= {"go", "sorry"}
+            heard = [client.next() for _ in range(1000)]
+        assert set(heard) <= {"go", "sorry"}
         silent.close()
     context.term()
+
+
+def test_all_who_wait_on_one_connection_are_answered() -> None:
+    waiters = 5000
+    context = zmq.Context()
+    server = LockerServer(1, 3600.0, "tcp://127.0.0.1:*", block=False, patience=1e9)
+    dealer = context.socket(zmq.DEALER)
+    dealer.rcvtimeo = int(PATIENCE * 1000)
+    dealer.rcvhwm = 0
+    dealer.connect(server.url)
+    for number in range(waiters + 1):
+        dealer.send_multipart([b"%d" % number, b"", b"let me go"])
+    assert dealer.recv_multipart() == [b"0", b"", b"go"]
+    until = time.monotonic() + PATIENCE
+    while server.stats()["waiting"] != waiters:
+        assert time.monotonic() < until
+    server.stop()
+    for number in range(1, waiters + 1):
+        assert dealer.recv_multipart() == [b"%d" % number, b"", b"sorry"]
+    dealer.close()
+    context.term()
+
+
+def test_waiters_cost_what_they_say_of_themselves_and_not_what_they_ask() -> None:
+    context = zmq.Context()
+    with LockerServer(1, 3600.0, "tcp://127.0.0.1:*", block=False, patience=1e9) as server:
+        dealer = context.socket(zmq.DEALER)
+        dealer.linger = 0
+        dealer.connect(server.url)
+        before = resident_bytes()
+        for _ in range(2001):
+            dealer.send_multipart([b"", b"x" * 60_000])
+        until = time.monotonic() + PATIENCE
+        while server.stats()["waiting"] != 2000:
+            assert time.monotonic() < until
+        # The requests themselves are 120 MB.
+        assert resident_bytes() - before < 60_000_000
+        dealer.close()
+    context.term()
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_a_file_is_not_taken_for_a_dead_socket(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(
+        ConfigError, match=r"cannot be bound: the path is taken by what is no socket"
+    ):
+        LockerServer(1, 60.0, f"ipc://{path}", block=False)
+    assert path.read_text() == "data"
+
+
+def test_a_unix_socket_in_use_is_not_taken_over(
+    tmp_path: Path, script: Callable[..., Script]
+) -> None:
+    url = f"ipc://{tmp_path}/socket"
+    living = script(
+        """
+        import sys
+        from zmqlocker import LockerServer
+        server = LockerServer(1, 60.0, sys.argv[1], block=False)
+        print(server.url)
+        sys.stdin.readline()
+        """,
+        url,
+    )
+    assert living.line() == url
+    with pytest.raises(ConfigError, match=r"cannot be bound: the address is in use"):
+        LockerServer(1, 60.0, url, block=False)
+    living.kill()
+    # What a server leaves behind that was killed is nobody's.
+    LockerServer(1, 60.0, url, block=False).stop()
+
+
+def test_whoever_stops_a_server_finds_it_stopped(free_url: str) -> None:
+    for _ in range(50):
+        server = LockerServer(1, 60.0, free_url, block=False)
+        first = threading.Thread(target=server.stop)
+        first.start()
+        server.stop()
+        LockerServer(1, 60.0, free_url, block=False).stop()
+        first.join()
 
 
 def test_log_lines_tell_what_matters(log: queue.SimpleQueue[logging.LogRecord]) -> None:
@@ -246,6 +336,8 @@ def test_log_lines_tell_what_matters(log: queue.SimpleQueue[logging.LogRecord]) 
     ]
     for start in expected:
         record = log.get(timeout=PATIENCE)
+        while server.url not in record.getMessage() and "stopped" in record.getMessage():
+            record = log.get(timeout=PATIENCE)  # of the server of a test before
         assert record.getMessage().startswith(start)
         assert (record.name, record.levelname) == ("zmqlocker", "INFO")
 

@@ -26,10 +26,11 @@ fn the_answer_goes_back_the_way_the_request_came() {
         &[b"peer".as_slice(), b""] as &[&[u8]],
         &[b"peer", b"number", b""],
         &[b"peer", b"proxy", b"another", b"number", b""],
+        &[b"peer", &[b'x'; 1020], b""],
     ] {
         for body in [b"let me go".as_slice(), b"", b"whatever"] {
             let request = frames(&[envelope, &[body]].concat());
-            let parsed = seed::parse_request(request).unwrap();
+            let parsed = seed::parse_request(&request).unwrap();
             assert_eq!(parsed.routing_id(), b"peer");
             assert_eq!(parsed.answer(b"go"), frames(&[envelope, &[b"go"]].concat()));
         }
@@ -47,10 +48,11 @@ fn what_no_req_socket_sends_is_bad() {
         (frames(&[b"peer", b"", b"a", b"b"]), BadMessage::Body, frames(&[b"peer", b""])),
         (frames(&[b"peer", b"", &long]), BadMessage::Size, frames(&[b"peer", b""])),
         (frames(&many), BadMessage::Size, frames(&[b"x"])),
+        (frames(&[b"peer", &[b'x'; 1021], b"", b"a"]), BadMessage::Size, frames(&[b"peer"])),
         // A peer may call itself nothing; ZeroMQ gives it a name, but the parser need not know.
         (frames(&[b"", b"let me go"]), BadMessage::Envelope, frames(&[b""])),
     ] {
-        let (seen, envelope) = seed::parse_request(message).unwrap_err();
+        let (seen, envelope) = seed::parse_request(&message).unwrap_err();
         assert_eq!(seen, bad);
         let mut answer = way_back;
         answer.push(b"error");
@@ -65,13 +67,13 @@ fn the_texts_of_what_is_bad() {
         [
             "error: an empty frame must stand before the body, as a REQ socket sends it",
             "error: one body frame must follow the empty frame",
-            "error: a message has at most 16 frames and 65536 bytes",
+            "error: a message has at most 16 frames and 65536 bytes, 1024 of them before the body",
         ]
     );
 }
 
 #[test]
 fn a_message_without_frames_is_bad() {
-    let (bad, envelope) = seed::parse_request(Frames::default()).unwrap_err();
+    let (bad, envelope) = seed::parse_request(&Frames::default()).unwrap_err();
     assert_eq!((bad, envelope.routing_id()), (BadMessage::Envelope, b"".as_slice()));
 }

@@ -26,7 +26,7 @@ pub struct Limit {
 
 impl Limit {
     /// The largest `max_requests`.
-    pub const MAX_REQUESTS_MAX: i64 = 1_000_000_000_000;
+    pub const MAX_REQUESTS_MAX: u64 = 1_000_000_000_000;
 
     /// A limit of `max_requests` permits in `in_seconds` seconds.
     ///
@@ -34,10 +34,10 @@ impl Limit {
     ///
     /// [`Error::Config`] that names the argument: `max_requests` must be from 1 to
     /// [`Limit::MAX_REQUESTS_MAX`], `in_seconds` finite and above zero.
-    pub fn new(max_requests: i64, in_seconds: f64) -> Result<Self, Error> {
+    pub fn new(max_requests: i128, in_seconds: f64) -> Result<Self, Error> {
         let in_seconds = Span::Positive.parse("in_seconds", in_seconds)?;
         match u64::try_from(max_requests) {
-            Ok(max_requests @ 1..) if max_requests <= Self::MAX_REQUESTS_MAX as u64 => {
+            Ok(max_requests @ 1..) if max_requests <= Self::MAX_REQUESTS_MAX => {
                 Ok(Self { max_requests, in_seconds })
             }
             _ => {
@@ -74,11 +74,11 @@ mod tests {
     #[test]
     fn a_limit_that_exists_is_legal() {
         assert!(Limit::new(1, 1e-9).is_ok());
-        assert!(Limit::new(Limit::MAX_REQUESTS_MAX, 1e9).is_ok());
+        assert!(Limit::new(Limit::MAX_REQUESTS_MAX.into(), 1e9).is_ok());
         for (max_requests, in_seconds, argument) in [
             (0, 1.0, "max_requests"),
             (-1, 1.0, "max_requests"),
-            (Limit::MAX_REQUESTS_MAX + 1, 1.0, "max_requests"),
+            (i128::from(Limit::MAX_REQUESTS_MAX) + 1, 1.0, "max_requests"),
             (1, 0.0, "in_seconds"),
             (1, -1.0, "in_seconds"),
             (1, f64::NAN, "in_seconds"),
