@@ -18,7 +18,7 @@ class LockTimeout(LockerError, TimeoutError):  # noqa: N818  the name that users
 
 
 class ConfigError(LockerError, ValueError):
-    """An argument that can never work; the message names it, its bounds and what was given."""
+    """An argument that does not work; the message names it, its bounds and what was given."""
 
 
 class ProtocolError(LockerError):

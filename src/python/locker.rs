@@ -12,8 +12,8 @@ use crate::python::argument::{Count, Seconds};
 
 /// Grants at most `max_requests` requests in a slot of `in_seconds` seconds, within this process.
 ///
-/// A slot opens with the first request after the last slot ended. Threads may share a locker. The
-/// clock is monotonic and goes on while the machine sleeps.
+/// The first slot opens now, each later one with the first request after the last slot ended.
+/// Threads may share a locker. The clock is monotonic and goes on while the machine sleeps.
 ///
 /// Raises `ConfigError` if `max_requests` is not from 1 to 10**12, or `in_seconds` is not above 0
 /// and at most 10**9.

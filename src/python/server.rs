@@ -24,7 +24,8 @@ const SLICE: Duration = Duration::from_millis(50);
 /// `stop()`, the end of a `with` block, or the end of the process.
 ///
 /// `patience` is how many seconds a request that finds the slot used up may wait for the slot in
-/// which it gets its permit. Who would have to wait longer hears "sorry" at once.
+/// which it gets its permit. Who would have to wait longer hears "sorry" at once. Who waits keeps
+/// its place until then, even if it gives up: let the timeouts of clients be longer.
 ///
 /// Raises `ConfigError` if a number is out of its bounds or `url` cannot be bound.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
@@ -78,7 +79,8 @@ impl LockerServer {
         ])
     }
 
-    /// Answers whoever waits with "sorry" and stops. The port is free when this returns.
+    /// Answers whoever waits with "sorry" and stops. The port is free when this returns, half a
+    /// second later at most.
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.0.stop());
     }
