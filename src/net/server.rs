@@ -72,11 +72,8 @@ impl Server {
     /// [`Error::Config`] if the URL cannot be bound, such as a port in use; [`Error::System`] if
     /// the system gives no socket or thread.
     pub fn start(config: &ServerConfig) -> Result<Self, Error> {
-        let context = if config.url.place() == Place::Inproc {
-            context::shared().clone()
-        } else {
-            zmq::Context::new()
-        };
+        let within_process = config.url.place() == Place::Inproc;
+        let context = if within_process { context::shared().clone() } else { zmq::Context::new() };
         let socket = Socket::new(&context, zmq::ROUTER)?;
         set_options(socket.options(), config).map_err(|error| system("open a socket", &error))?;
         let endpoint = socket.bind(&config.url)?;
@@ -97,6 +94,7 @@ impl Server {
         let patience = Patience { length: config.patience, waiters_max: Patience::WAITERS_MAX };
         let service = Service {
             endpoint: endpoint.clone(),
+            within_process,
             journal: Journal::start(now, config, &Url::parse(&endpoint)?)?,
             machine: Machine::new(now, config.limit, patience),
             clock,
@@ -233,6 +231,7 @@ impl Drop for Finish {
 /// What the thread of a server owns.
 struct Service {
     endpoint: String,
+    within_process: bool,
     socket: Socket,
     poll: Poll,
     machine: Machine<Envelope>,
@@ -256,8 +255,11 @@ impl Service {
             Ok(()) => self.journal.stop(self.control.counters.read()),
             Err(error) => self.journal.failure(error),
         }
-        // The names of `inproc` endpoints are free after this, ports only when the context is gone.
-        let _ = self.socket.options().unbind(&self.endpoint);
+        // The name of an `inproc` endpoint is free after this, a port when the context is gone. To
+        // unbind a port as well would end its connections with answers half written.
+        if self.within_process {
+            let _ = self.socket.options().unbind(&self.endpoint);
+        }
         drop(self);
         drop(context);
         drop(finish);
