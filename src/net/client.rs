@@ -61,6 +61,15 @@ impl Client {
         })
     }
 
+    /// Opens the connections of this process, if they are not open yet. Does not wait for a server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed, [`Error::System`] if the system gives no sockets.
+    pub fn open(&self) -> Result<(), Error> {
+        self.connections().map(drop)
+    }
+
     /// Ends all waits with [`Error::Closed`] and closes the connections.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);

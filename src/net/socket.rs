@@ -1,10 +1,11 @@
 //! Whole messages in, whole messages out: all that the rest of the house knows of ZeroMQ's sockets.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 
+use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -130,9 +131,11 @@ fn check_free(url: &Url) -> Result<(), Error> {
     if !found.file_type().is_socket() {
         return taken("the path is taken by what is no socket: choose another one");
     }
+    // Does not block. Only a refusal says that nobody is there: an owner may be too busy to take a
+    // connection, of another kind, or not for us to ask.
     match UnixStream::connect(path) {
-        Ok(_) => taken("the address is in use: stop its owner or choose another path"),
-        Err(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        _ => taken("the address is in use: stop its owner or choose another path"),
     }
 }
 

@@ -49,6 +49,8 @@ impl LockerClient {
             Given::Nothing => self.0.timeout(),
             Given::Value(seconds) => self::timeout(seconds)?,
         };
+        // With the GIL, so that no thread can fork while the connections are half made.
+        self.0.open()?;
         door::wait(py, |go_on| self.0.next(timeout, go_on)).map(|answer| word(py, answer))
     }
 

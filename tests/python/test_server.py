@@ -313,6 +313,22 @@ def test_a_unix_socket_in_use_is_not_taken_over(
     LockerServer(1, 60.0, url, block=False).stop()
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_unix_socket_whose_owner_takes_no_connection_is_in_use(
+    tmp_path: Path, kind: socket.SocketKind
+) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, kind) as owner,
+        socket.socket(socket.AF_UNIX, kind) as waiting,
+    ):
+        owner.bind(f"{tmp_path}/socket")
+        if kind == socket.SOCK_STREAM:
+            owner.listen(0)
+            waiting.connect(f"{tmp_path}/socket")
+        with pytest.raises(ConfigError, match=r"cannot be bound: the address is in use"):
+            LockerServer(1, 60.0, f"ipc://{tmp_path}/socket", block=False)
+
+
 def test_whoever_stops_a_server_finds_it_stopped(free_url: str) -> None:
     for _ in range(50):
         server = LockerServer(1, 60.0, free_url, block=False)
