@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::engine::Limit;
+use crate::engine::Rate;
 use crate::error::Error;
 
 /// The longest length of time that may be asked for: over 31 years.
@@ -20,7 +20,7 @@ pub const URLS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// What is granted.
-    pub limit: Limit,
+    pub limit: Rate,
     /// Where to serve; a `*` in the place of a port lets the system choose one.
     pub url: Url,
     /// How long a request may wait for the slot in which it gets its permit.

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::answer::Answer;
-use crate::engine::{FixedWindow, Limit};
+use crate::engine::{FixedWindow, Rate};
 use crate::time::Clock;
 
 /// Grants at most so many requests in a slot of time, to all threads together.
@@ -11,12 +11,12 @@ use crate::time::Clock;
 /// ```
 /// use std::time::Duration;
 /// use zmqlocker::answer::Answer::{Go, Sorry};
-/// use zmqlocker::engine::Limit;
+/// use zmqlocker::engine::Rate;
 /// use zmqlocker::locker::Locker;
 /// use zmqlocker::time::ManualClock;
 ///
 /// let clock = ManualClock::default();
-/// let locker = Locker::new(&clock, Limit::new(2, 0.8)?);
+/// let locker = Locker::new(&clock, Rate::new(2, 0.8)?);
 /// assert_eq!([locker.next(), locker.next(), locker.next()], [Go, Go, Sorry]);
 /// clock.advance(Duration::from_millis(801));
 /// assert_eq!(locker.next(), Go);
@@ -30,7 +30,7 @@ pub struct Locker<C> {
 
 impl<C: Clock> Locker<C> {
     /// A locker whose first slot is open from now.
-    pub fn new(clock: C, limit: Limit) -> Self {
+    pub fn new(clock: C, limit: Rate) -> Self {
         let window = Mutex::new(FixedWindow::new(clock.now(), limit));
         Self { clock, window }
     }

@@ -12,7 +12,7 @@ use crate::answer::Answer;
 use crate::cli::timeline::{Style, Timeline};
 use crate::cli::{Failure, Status};
 use crate::config::{ServerConfig, Url};
-use crate::engine::Limit;
+use crate::engine::Rate;
 use crate::error::Error;
 use crate::net::{Server, unix_time};
 use crate::wire::seed;
@@ -46,7 +46,7 @@ type Heard = (usize, Duration, Answer);
 
 impl Demo {
     pub(super) fn run(&self, program: &[String]) -> Result<Status, Failure> {
-        let limit = Limit::new(5, 0.8)?;
+        let limit = Rate::new(5, 0.8)?;
         let url = Url::parse("tcp://127.0.0.1:*")?;
         let started = unix_time();
         let server = Server::start(&ServerConfig { limit, url, patience: Duration::ZERO })?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::engine::Limit;
+use crate::engine::Rate;
 
 /// How much time a column stands for, at least.
 const COLUMN_MIN: Duration = Duration::from_millis(100);
@@ -40,14 +40,14 @@ impl Style {
 /// When which client heard what.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    limit: Limit,
+    limit: Rate,
     column: Duration,
     clients: Vec<Vec<(Duration, Answer)>>,
 }
 
 impl Timeline {
     /// A timeline of so many clients of a server that started at 0, over about `length`.
-    pub(super) fn new(limit: Limit, clients: usize, length: Duration) -> Self {
+    pub(super) fn new(limit: Rate, clients: usize, length: Duration) -> Self {
         let column = COLUMN_MIN.max(length / COLUMNS_MAX);
         Self { limit, column, clients: vec![Vec::new(); clients] }
     }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn timeline(heard: &[(usize, u64, Answer)]) -> Timeline {
-        let limit = Limit::new(2, 0.8).unwrap();
+        let limit = Rate::new(2, 0.8).unwrap();
         let mut timeline = Timeline::new(limit, 2, Duration::from_secs(5));
         for (client, millis, answer) in heard {
             timeline.add(*client, Duration::from_millis(*millis), *answer);

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::engine::limit::{FixedWindow, Limit};
+use crate::engine::limit::{FixedWindow, Rate};
 use crate::engine::wait_queue::{WaitQueue, Waiter};
 use crate::time::Timestamp;
 
@@ -59,10 +59,10 @@ pub struct Reply<A> {
 /// ```
 /// use std::time::Duration;
 /// use zmqlocker::answer::Answer;
-/// use zmqlocker::engine::{Input, Limit, Machine, Patience, Reply};
+/// use zmqlocker::engine::{Input, Machine, Patience, Rate, SeedReply as Reply};
 /// use zmqlocker::time::Timestamp;
 ///
-/// let limit = Limit::new(1, 1.0)?;
+/// let limit = Rate::new(1, 1.0)?;
 /// let patience = Patience { length: Duration::from_millis(300), waiters_max: 10 };
 /// let mut machine = Machine::new(Timestamp::ZERO, limit, patience);
 /// let mut heard = Vec::new();
@@ -94,7 +94,7 @@ pub struct Machine<A> {
 impl<A> Machine<A> {
     /// A machine whose first slot is open from `now`.
     #[must_use]
-    pub fn new(now: Timestamp, limit: Limit, patience: Patience) -> Self {
+    pub fn new(now: Timestamp, limit: Rate, patience: Patience) -> Self {
         Self {
             window: FixedWindow::new(now, limit),
             patience: patience.length,

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::config::{ServerConfig, Url};
-use crate::engine::{FixedWindow, Limit};
+use crate::engine::{FixedWindow, Rate};
 use crate::error::Error;
 use crate::net::server::ServerStats;
 use crate::time::Timestamp;
@@ -148,7 +148,7 @@ impl Throttle {
     const INTERVAL: Duration = Duration::from_secs(1);
 
     fn new(now: Timestamp) -> Result<Self, Error> {
-        let limit = Limit::new(Self::LINES, Self::INTERVAL.as_secs_f64())?;
+        let limit = Rate::new(Self::LINES, Self::INTERVAL.as_secs_f64())?;
         Ok(Self { window: FixedWindow::new(now, limit), left_out: 0 })
     }
 

@@ -10,7 +10,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::answer::Answer;
 use crate::config::{Place, ServerConfig, Url};
-use crate::engine::{Input, Machine, Patience, Reply};
+use crate::engine::{Input, Machine, Patience, SeedReply as Reply};
 use crate::error::Error;
 use crate::net::clock::BootClock;
 use crate::net::context;

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::answer::Answer;
-use crate::engine::Limit;
+use crate::engine::Rate;
 use crate::locker;
 use crate::net::BootClock;
 use crate::python::argument::{Count, Seconds};
@@ -18,7 +18,7 @@ use crate::python::argument::{Count, Seconds};
 /// Raises `ConfigError` if `max_requests` is not from 1 to 10**12, or `in_seconds` is not above 0
 /// and at most 10**9.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
-pub(super) struct Locker(locker::Locker<BootClock>, Limit);
+pub(super) struct Locker(locker::Locker<BootClock>, Rate);
 
 #[pymethods]
 impl Locker {
@@ -26,7 +26,7 @@ impl Locker {
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0)")]
     #[pyo3(signature = (max_requests=Count(1), in_seconds=Seconds(1.0)))]
     fn new(max_requests: Count, in_seconds: Seconds) -> PyResult<Self> {
-        let limit = Limit::new(max_requests.0, in_seconds.0)?;
+        let limit = Rate::new(max_requests.0, in_seconds.0)?;
         Ok(Self(locker::Locker::new(BootClock, limit), limit))
     }
 

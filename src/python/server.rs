@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use crate::config::{ServerConfig, Span, Url};
-use crate::engine::Limit;
+use crate::engine::Rate;
 use crate::error::Error;
 use crate::net::{Server, Stopper};
 use crate::python::argument::{Count, Seconds};
@@ -49,7 +49,7 @@ impl LockerServer {
         patience: Seconds,
     ) -> PyResult<Self> {
         let config = ServerConfig {
-            limit: Limit::new(max_requests.0, in_seconds.0)?,
+            limit: Rate::new(max_requests.0, in_seconds.0)?,
             url: Url::parse(url)?,
             patience: Span::NotNegative.parse("patience", patience.0)?,
         };

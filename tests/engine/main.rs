@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use zmqlocker::answer::Answer::{self, Go, Sorry};
-use zmqlocker::engine::{Input, Limit, Machine, Patience, Reply};
+use zmqlocker::engine::{Input, Machine, Patience, Rate, SeedReply as Reply};
 use zmqlocker::time::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
@@ -49,7 +49,7 @@ impl Seed {
 
 /// A machine and the instants at which it was asked.
 fn machine(max_requests: u64, patience: u64, waiters_max: usize) -> Machine<usize> {
-    let limit = Limit::new(max_requests.into(), 1.0).unwrap();
+    let limit = Rate::new(max_requests.into(), 1.0).unwrap();
     let patience = Patience { length: Duration::from_nanos(patience), waiters_max };
     Machine::new(Timestamp::ZERO, limit, patience)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zmqlocker::answer::Answer::{Go, Sorry};
 use zmqlocker::config::{ClientConfig, ServerConfig, Url};
-use zmqlocker::engine::Limit;
+use zmqlocker::engine::Rate;
 use zmqlocker::error::Error;
 use zmqlocker::net::{Client, PerProcess, Server};
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn server(max_requests: i128, url: &str) -> Server {
     let config = ServerConfig {
-        limit: Limit::new(max_requests, 3600.0).unwrap(),
+        limit: Rate::new(max_requests, 3600.0).unwrap(),
         url: Url::parse(url).unwrap(),
         patience: Duration::ZERO,
     };
@@ -87,7 +87,7 @@ fn a_thousand_threads_share_a_connection() {
 fn a_port_in_use_says_which() {
     let first = server(1, "tcp://127.0.0.1:*");
     let config = ServerConfig {
-        limit: Limit::new(1, 1.0).unwrap(),
+        limit: Rate::new(1, 1.0).unwrap(),
         url: Url::parse(first.url()).unwrap(),
         patience: Duration::ZERO,
     };

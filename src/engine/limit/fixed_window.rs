@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::limit::Limit;
+use crate::engine::limit::Rate;
 use crate::time::Timestamp;
 
 /// A counter of one slot at a time.
@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// very instant at which a slot ends still belongs to it.
 #[derive(Clone, Debug)]
 pub struct FixedWindow {
-    limit: Limit,
+    limit: Rate,
     used: u64,
     ends_at: Timestamp,
 }
@@ -22,7 +22,7 @@ pub struct FixedWindow {
 impl FixedWindow {
     /// A window whose first slot is open from `now`.
     #[must_use]
-    pub fn new(now: Timestamp, limit: Limit) -> Self {
+    pub fn new(now: Timestamp, limit: Rate) -> Self {
         Self { limit, used: 0, ends_at: now + limit.in_seconds() }
     }
 
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_instant_of_the_border_belongs_to_the_slot_that_ends() {
-        let mut window = FixedWindow::new(at(0), Limit::new(1, 1.0).unwrap());
+        let mut window = FixedWindow::new(at(0), Rate::new(1, 1.0).unwrap());
         assert!(window.try_acquire(at(0)));
         assert!(!window.try_acquire(at(SECOND)));
         assert!(window.try_acquire(at(SECOND + 1)));
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_slot_opens_with_the_first_request_after_the_last_one() {
-        let mut window = FixedWindow::new(at(0), Limit::new(1, 1.0).unwrap());
+        let mut window = FixedWindow::new(at(0), Rate::new(1, 1.0).unwrap());
         assert!(window.try_acquire(at(5 * SECOND)));
         assert!(!window.try_acquire(at(6 * SECOND)));
         assert!(window.try_acquire(at(6 * SECOND + 1)));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn those_behind_a_full_slot_are_in_the_one_after_it() {
-        let window = FixedWindow::new(at(0), Limit::new(2, 1.0).unwrap());
+        let window = FixedWindow::new(at(0), Rate::new(2, 1.0).unwrap());
         assert_eq!(window.slot_after(0), at(SECOND + 1));
         assert_eq!(window.slot_after(1), at(SECOND + 1));
         assert_eq!(window.slot_after(2), at(2 * SECOND + 2));
