@@ -8,166 +8,422 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::engine::limit::{FixedWindow, Rate};
-use crate::engine::wait_queue::{WaitQueue, Waiter};
+use crate::engine::gate::{Bounds, Gate, Said};
+use crate::engine::grant::Charges;
+use crate::engine::key::Key;
+use crate::engine::request::{
+    Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
+};
+use crate::engine::rules::Rules;
+use crate::engine::session::{
+    ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions,
+};
+use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
-/// How long requests wait for a permit, and how many of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// A request waits if the slot in which it gets its permit opens within this time.
-    pub length: Duration,
-    /// How many may wait; one more hears "sorry" at once.
-    pub waiters_max: usize,
-}
-
-impl Patience {
-    /// Nobody waits: the seed.
-    pub const NONE: Self = Self { length: Duration::ZERO, waiters_max: 0 };
-
-    /// [`Patience::waiters_max`] where nothing else is said.
-    pub const WAITERS_MAX: usize = 100_000;
-}
-
-/// What the engine is told. `A` is the shell's address of whoever asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input<A> {
-    /// A request for one permit.
-    Next(A),
+/// What the engine is told. `E` is the shell's address of one of the seed's clients.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input<'a, E> {
+    /// The seed's request: one permit of the key `default`.
+    Next(E),
+    /// A request of a session. If it was made before, its answer is repeated.
+    Ask(SessionId, RequestId, &'a Request<'a>),
+    /// The client lives, and has the answers to all its requests below this one.
+    Beat(SessionId, RequestId),
+    /// Nobody wants the answer to this request: what was granted with it comes back.
+    Cancel(SessionId, RequestId),
+    /// The client goes.
+    Bye(SessionId),
+    /// The keys have other limits from now on.
+    Rules(Rules),
     /// Nothing but the time.
     Tick,
     /// The service ends: whoever waits is answered now.
     Close,
 }
 
-/// An answer on its way to whoever asked.
+/// What is to be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply<A> {
-    /// The address that came with the request.
-    pub to: A,
-    /// What to say.
-    pub answer: Answer,
+pub enum Output<E> {
+    /// The answer to one of the seed's clients.
+    Seed {
+        /// The address that came with the request.
+        to: E,
+        /// What to say; a problem if the key `default` cannot be had this way.
+        answer: Result<Answer, Problem>,
+    },
+    /// The answer to a request of a session.
+    Reply {
+        /// The session.
+        session: SessionId,
+        /// Its request.
+        request: RequestId,
+        /// What to say.
+        reply: Reply,
+    },
+    /// A limit in shadow mode would have refused a request.
+    WouldRefuse {
+        /// The key.
+        key: Box<str>,
+        /// The limit.
+        limit: Arc<str>,
+    },
 }
 
-/// Decides who gets a permit of one resource, and when.
+/// What a machine counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that were allowed.
+    pub allowed: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Requests that wait at present.
+    pub waiting: usize,
+    /// Keys that are in use at present.
+    pub keys: usize,
+    /// Sessions of clients at present.
+    pub sessions: usize,
+}
+
+/// Decides who gets permits of which keys, and when.
 ///
 /// The loop that drives it is the same everywhere:
 ///
 /// ```
 /// use std::time::Duration;
 /// use zmqlocker::answer::Answer;
-/// use zmqlocker::engine::{Input, Machine, Patience, Rate, SeedReply as Reply};
+/// use zmqlocker::engine::{Bounds, Input, Limits, Machine, Output, Rules};
 /// use zmqlocker::time::Timestamp;
 ///
-/// let limit = Rate::new(1, 1.0)?;
-/// let patience = Patience { length: Duration::from_millis(300), waiters_max: 10 };
-/// let mut machine = Machine::new(Timestamp::ZERO, limit, patience);
+/// let rules = Rules::new([], Some(Limits::parse(&["1/s"])?))?;
+/// let patience = Duration::from_millis(300);
+/// let mut machine = Machine::new(Timestamp::ZERO, rules, patience, Bounds::default());
 /// let mut heard = Vec::new();
 ///
 /// // "b" comes too early to wait, "c" comes when the next slot is near.
 /// for (millis, who) in [(0, "a"), (100, "b"), (900, "c")] {
 ///     let now = Timestamp::ZERO + Duration::from_millis(millis);
 ///     machine.handle(now, Input::Next(who));
-///     while let Some(reply) = machine.poll_output() {
-///         heard.push((reply.to, reply.answer));
+///     while let Some(Output::Seed { to, answer: Ok(answer) }) = machine.poll_output() {
+///         heard.push((to, answer));
 ///     }
 /// }
 /// assert_eq!(heard, [("a", Answer::Go), ("b", Answer::Sorry)]);
 ///
 /// let due = machine.poll_timeout().expect("somebody waits");
 /// machine.handle(due, Input::Tick);
-/// assert_eq!(machine.poll_output(), Some(Reply { to: "c", answer: Answer::Go }));
+/// assert_eq!(machine.poll_output(), Some(Output::Seed { to: "c", answer: Ok(Answer::Go) }));
 /// assert_eq!(machine.poll_timeout(), None);
 /// # Ok::<(), zmqlocker::error::Error>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct Machine<A> {
-    window: FixedWindow,
-    patience: Duration,
-    waiting: WaitQueue<A>,
-    outputs: VecDeque<Reply<A>>,
+#[derive(Debug)]
+pub struct Machine<E> {
+    gate: Gate<Asker<E>>,
+    sessions: Sessions,
+    outputs: VecDeque<Output<E>>,
+    tally: Tally,
+    closing: bool,
 }
 
-impl<A> Machine<A> {
-    /// A machine whose first slot is open from `now`.
+/// Who asks.
+#[derive(Clone, Debug)]
+enum Asker<E> {
+    Seed(E),
+    Client(SessionId, RequestId),
+}
+
+impl<E> Machine<E> {
+    /// A machine that starts at `now`: the first slot of the key `default` opens.
     #[must_use]
-    pub fn new(now: Timestamp, limit: Rate, patience: Patience) -> Self {
+    pub fn new(now: Timestamp, rules: Rules, patience: Duration, bounds: Bounds) -> Self {
+        let mut gate = Gate::new(rules, patience, bounds);
+        gate.open(now, Key::DEFAULT);
         Self {
-            window: FixedWindow::new(now, limit),
-            patience: patience.length,
-            waiting: WaitQueue::new(patience.waiters_max),
+            gate,
+            sessions: Sessions::new(bounds.sessions_max),
             outputs: VecDeque::new(),
+            tally: Tally::default(),
+            closing: false,
         }
+    }
+
+    /// A client says who it is. Its session, and whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] if there are too many sessions.
+    pub fn greet(
+        &mut self,
+        now: Timestamp,
+        name: SessionName,
+        client: ClientInfo,
+    ) -> Result<(SessionId, bool), Problem> {
+        let opened = self.sessions.open(now, name, client);
+        let (id, is_new) = opened.ok_or_else(|| Problem {
+            code: Code::BoundExceeded,
+            message: "the server has as many clients as it may (`sessions_max`): try again later"
+                .to_owned(),
+        })?;
+        if is_new && let Some(session) = self.sessions.get(id) {
+            self.gate.timers.set(session.due_at, Timer::Session(id));
+        }
+        self.hear(now, id);
+        Ok((id, is_new))
     }
 
     /// Takes in what happened at `now`, which is never before the `now` of an earlier call.
-    pub fn handle(&mut self, now: Timestamp, input: Input<A>) {
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_, E>) {
         debug_assert!(self.outputs.is_empty(), "drain the outputs before the next input");
-        self.serve_waiters(now);
-        match input {
-            Input::Next(address) => self.admit(now, address),
-            Input::Tick => {}
-            Input::Close => {
-                while let Some(waiter) = self.waiting.pop() {
-                    self.reply(waiter.address, Answer::Sorry);
-                }
+        while let Some(timer) = self.gate.timers.pop_due(now) {
+            match timer {
+                Timer::Session(session) => self.check_silence(now, session),
+                timer => self.gate.handle_timer(now, timer),
             }
         }
+        match input {
+            Input::Next(to) => self.next(now, to),
+            Input::Ask(session, id, request) => self.ask(now, session, id, request),
+            Input::Beat(session, floor) => self.beat(now, session, floor),
+            Input::Cancel(session, id) => self.cancel(now, session, id),
+            Input::Bye(session) => self.end(now, session),
+            Input::Rules(rules) => self.gate.set_rules(now, rules),
+            Input::Tick => {}
+            Input::Close => {
+                self.closing = true;
+                self.gate.close(now);
+            }
+        }
+        self.pass_on();
     }
 
-    /// The next answer to send, if there is one.
-    pub fn poll_output(&mut self) -> Option<Reply<A>> {
+    /// The next thing to say, if there is one.
+    pub fn poll_output(&mut self) -> Option<Output<E>> {
         self.outputs.pop_front()
     }
 
     /// When to come back with a [`Input::Tick`], if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.waiting.front().map(|first| first.deadline.min(self.window.next_slot()))
+        self.gate.timers.next()
     }
 
-    /// How many requests wait.
+    /// What was counted so far.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    pub fn tally(&self) -> Tally {
+        Tally {
+            waiting: self.gate.waiting(),
+            keys: self.gate.keys(),
+            sessions: self.sessions.len(),
+            ..self.tally
+        }
     }
 
-    /// Permits go to those who came first. Who is past the deadline because a slot opened late, and
-    /// finds no permit, hears "sorry".
-    fn serve_waiters(&mut self, now: Timestamp) {
-        while let Some(first) = self.waiting.front() {
-            let answer = if self.window.try_acquire(now) {
-                Answer::Go
-            } else if first.deadline <= now {
-                Answer::Sorry
-            } else {
+    /// How long requests wait that leave it to the server.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.gate.patience()
+    }
+
+    /// Whether there is such a session.
+    #[must_use]
+    pub fn knows(&self, session: SessionId) -> bool {
+        self.sessions.get(session).is_some()
+    }
+
+    /// Who the client of a session says that it is.
+    #[must_use]
+    pub fn client(&self, session: SessionId) -> Option<&ClientInfo> {
+        self.sessions.get(session).map(|session| &session.client)
+    }
+
+    fn next(&mut self, now: Timestamp, to: E) {
+        let request = Request::Acquire {
+            demand: Demand::one(Key::DEFAULT, Cost::ONE),
+            wait: Wait::Patience,
+            hold: Hold::Spend,
+        };
+        self.gate.handle(now, Asker::Seed(to), None, &request);
+    }
+
+    fn ask(&mut self, now: Timestamp, id: SessionId, request_id: RequestId, request: &Request) {
+        self.hear(now, id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let reply = match session.requests.get(&request_id) {
+            None if request_id < session.floor => return,
+            None if session.requests.len() >= ANSWERS_MAX => Reply::Refuse(Problem {
+                code: Code::BoundExceeded,
+                message: format!(
+                    "{ANSWERS_MAX} answers wait for the client to say that it has them: raise \
+                     `floor`"
+                ),
+            }),
+            None => {
+                let asker = Asker::Client(id, request_id);
+                if let Some((waiter, ahead)) = self.gate.handle(now, asker, Some(id), request) {
+                    self.begin_wait(id, request_id, Asked::Waiting(waiter));
+                    let reply = Reply::Queued { ahead };
+                    self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
+                }
                 return;
-            };
-            if let Some(first) = self.waiting.pop() {
-                self.reply(first.address, answer);
+            }
+            Some(Asked::Cancelled) => return,
+            Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
+            Some(Asked::Answered { reply, .. }) => reply.clone(),
+        };
+        self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
+    }
+
+    fn begin_wait(&mut self, id: SessionId, request: RequestId, waiting: Asked) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.requests.insert(request, waiting);
+        session.waiting += 1;
+        let silent_at = session.silent_at();
+        if silent_at < session.due_at {
+            self.gate.timers.cancel(session.due_at, Timer::Session(id));
+            session.due_at = silent_at;
+            self.gate.timers.set(silent_at, Timer::Session(id));
+        }
+    }
+
+    fn beat(&mut self, now: Timestamp, id: SessionId, floor: RequestId) {
+        self.hear(now, id);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.raise_floor(floor);
+        }
+    }
+
+    fn cancel(&mut self, now: Timestamp, id: SessionId, request: RequestId) {
+        self.hear(now, id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if request < session.floor
+            || (session.requests.len() >= ANSWERS_MAX && !session.requests.contains_key(&request))
+        {
+            return;
+        }
+        match session.requests.insert(request, Asked::Cancelled) {
+            Some(Asked::Waiting(waiter)) => {
+                session.waiting -= 1;
+                self.gate.leave(now, waiter);
+            }
+            Some(Asked::Answered { reply, charges }) => {
+                self.gate.refund(now, &charges);
+                if let Some(grant) = granted(&reply) {
+                    self.gate.revoke(now, grant);
+                }
+            }
+            Some(Asked::Cancelled) | None => {}
+        }
+    }
+
+    /// The client of a session is gone: what it holds comes back, and it waits no more.
+    fn end(&mut self, now: Timestamp, id: SessionId) {
+        self.drop_waits(now, id);
+        self.gate.abandon(now, id);
+        self.sessions.remove(id);
+    }
+
+    fn hear(&mut self, now: Timestamp, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.heard_at = now;
+            self.gate.hear(now, id);
+        }
+    }
+
+    /// The session was to be looked at, whether it has been silent for too long.
+    fn check_silence(&mut self, now: Timestamp, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.silent_at() <= now {
+            if session.waiting == 0 && !self.gate.has_leases(id) {
+                return self.end(now, id);
+            }
+            for request in self.drop_waits(now, id) {
+                let message = "nothing was heard of the client for 2 s, so it has lost its place \
+                               in the queue: ask again";
+                let problem = Problem { code: Code::Forgotten, message: message.to_owned() };
+                self.answer(id, request, Reply::Refuse(problem), Charges::new());
+            }
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        // Leases end by timers of their own; the session is looked at again later.
+        session.due_at = session.silent_at().max(now + Duration::from_secs(1));
+        self.gate.timers.set(session.due_at, Timer::Session(id));
+    }
+
+    /// Takes all requests of a session out of their queues.
+    fn drop_waits(&mut self, now: Timestamp, id: SessionId) -> Vec<RequestId> {
+        let Some(session) = self.sessions.get_mut(id) else { return Vec::new() };
+        session.waiting = 0;
+        let mut dropped = Vec::new();
+        let mut waiters = Vec::new();
+        for (request, asked) in &mut session.requests {
+            if let Asked::Waiting(waiter) = asked {
+                waiters.push(*waiter);
+                dropped.push(*request);
+                *asked = Asked::Cancelled;
+            }
+        }
+        for waiter in waiters {
+            self.gate.leave(now, waiter);
+        }
+        dropped
+    }
+
+    /// Turns what the gate says into what is to be said to whom.
+    fn pass_on(&mut self) {
+        while let Some(said) = self.gate.poll_said() {
+            match said {
+                Said::Reply { to: Asker::Seed(to), reply, .. } => {
+                    let answer = match reply {
+                        Reply::Decision(decision) if decision.allowed => Ok(Answer::Go),
+                        Reply::Refuse(problem) => Err(problem),
+                        _ => Ok(Answer::Sorry),
+                    };
+                    match answer {
+                        Ok(Answer::Go) => self.tally.allowed += 1,
+                        Ok(Answer::Sorry) => self.tally.refused += 1,
+                        Err(_) => {}
+                    }
+                    self.outputs.push_back(Output::Seed { to, answer });
+                }
+                Said::Reply { to: Asker::Client(session, request), reply, charges } => {
+                    self.answer(session, request, reply, charges);
+                }
+                Said::WouldRefuse { key, limit } => {
+                    self.outputs.push_back(Output::WouldRefuse { key, limit });
+                }
             }
         }
     }
 
-    /// Answers a request, or lets it wait where its permit is near. Where others wait, they have
-    /// left no permit of the present slot.
-    fn admit(&mut self, now: Timestamp, address: A) {
-        if self.window.try_acquire(now) {
-            return self.reply(address, Answer::Go);
+    /// Answers a request of a session, for now and for whenever it is asked again.
+    fn answer(&mut self, id: SessionId, request: RequestId, mut reply: Reply, charges: Charges) {
+        if let Reply::Decision(decision) = &reply {
+            let counter =
+                if decision.allowed { &mut self.tally.allowed } else { &mut self.tally.refused };
+            *counter += 1;
+            if self.closing && !decision.allowed {
+                let message = "the server stops: ask again, or another one".to_owned();
+                reply = Reply::Refuse(Problem { code: Code::Closing, message });
+            }
         }
-        let deadline = now + self.patience;
-        let ahead = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        if self.window.slot_after(ahead) <= deadline && !self.waiting.is_full() {
-            self.waiting.push(Waiter { address, deadline });
-        } else {
-            self.reply(address, Answer::Sorry);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let answered = Asked::Answered { reply: reply.clone(), charges };
+        if let Some(Asked::Waiting(_)) = session.requests.insert(request, answered) {
+            session.waiting -= 1;
         }
+        self.outputs.push_back(Output::Reply { session: id, request, reply });
     }
+}
 
-    fn reply(&mut self, to: A, answer: Answer) {
-        self.outputs.push_back(Reply { to, answer });
+/// What was granted with a reply, if it may be given back.
+fn granted(reply: &Reply) -> Option<GrantId> {
+    match reply {
+        Reply::Decision(decision) => decision.grant,
+        Reply::Block(block) => block.grant,
+        Reply::Queued { .. } | Reply::Done | Reply::Refuse(_) => None,
     }
 }

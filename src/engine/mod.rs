@@ -1,14 +1,25 @@
 //! SANS-IO: who gets a permit, and when. No clock, socket, thread or random number lives here.
 
+mod gate;
+mod grant;
 mod key;
 mod limit;
 mod machine;
 mod request;
-mod wait_queue;
+mod rules;
+mod session;
+mod table;
+mod timers;
+mod waiters;
 
+pub use gate::Bounds;
 pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
-pub use machine::{Input, Machine, Patience, Reply as SeedReply};
+pub use machine::{Input, Machine, Output, Tally};
 pub use request::{
-    Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
+    Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
+};
+pub use rules::{Limits, Rules};
+pub use session::{
+    ANSWERS_MAX, ClientInfo, SESSION_SILENCE_MAX, SessionId, SessionName, WAITER_SILENCE_MAX,
 };

@@ -1,0 +1,141 @@
+//! What operators and clients may change about a key while it is in use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Gate;
+use crate::engine::key::Key;
+use crate::engine::limit::{Kind, Meter};
+use crate::engine::request::{Code, Problem, Reply};
+use crate::engine::rules::Limits;
+use crate::engine::table::{KeyId, Meters, fresh_meters};
+use crate::error::Error;
+use crate::time::Timestamp;
+
+impl<A> Gate<A> {
+    /// Nobody gets a permit of the key for so long, or longer where it is frozen already.
+    pub(super) fn freeze(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        length: Duration,
+    ) -> Result<Reply, Problem> {
+        let id = self.find_or_add(now, key)?;
+        if let Some(state) = self.table.get_mut(id) {
+            let rest = state.rest_mut();
+            rest.frozen_until = rest.frozen_until.max(Some(now + length));
+        }
+        // The first in the queue has to wait longer than it was told.
+        self.serve(now, id);
+        Ok(Reply::Done)
+    }
+
+    /// What was used is forgotten, and a freeze ends. Who holds a lease goes on to hold it.
+    pub(super) fn reset(&mut self, now: Timestamp, key: Key<'_>) -> Result<Reply, Problem> {
+        let Some(id) = self.table.find(key) else {
+            return self.limits_of(key).map(|_| Reply::Done);
+        };
+        if let Some(state) = self.table.get_mut(id) {
+            state.meters = fresh_meters(now, &state.limits);
+            state.version = state.version.wrapping_add(1);
+            if let Some(rest) = &mut state.rest {
+                rest.frozen_until = None;
+            }
+        }
+        self.serve(now, id);
+        Ok(Reply::Done)
+    }
+
+    /// The key has these limits from now on, whatever the rules say.
+    pub(super) fn set_limits(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        texts: &[&str],
+    ) -> Result<Reply, Problem> {
+        let limits = Limits::parse(texts).map_err(|error| config(&error))?;
+        let known = self.table.find(key).map_or_else(|| Ok(None), |_| {
+            self.find_or_add(now, key).map(Some)
+        });
+        let id = match known {
+            Ok(Some(id)) => id,
+            // A key that no rule knows gets its limits here.
+            Ok(None) | Err(_) => self.add(now, key, Arc::new(limits.clone()))?,
+        };
+        let Some(state) = self.table.get_mut(id) else { return Ok(Reply::Done) };
+        if state.limits.has_concurrency() != limits.has_concurrency() {
+            let (has, must) = if limits.has_concurrency() { ("no", "none") } else { ("a", "one") };
+            let message = format!(
+                "key {:?} has {has} concurrency limit, so its new limits must have {must} too: \
+                 those who use it ask for the one kind of permit",
+                key.as_str()
+            );
+            return Err(Problem { code: Code::KindMismatch, message });
+        }
+        state.rest_mut().own_limits = true;
+        self.change_limits(now, id, Arc::new(limits));
+        Ok(Reply::Done)
+    }
+
+    /// Lets a key that is in use have the limits that the rules give it at present.
+    pub(super) fn refresh(&mut self, now: Timestamp, id: KeyId) {
+        let Some(state) = self.table.get_mut(id) else { return };
+        if state.rules_version == self.rules_version {
+            return;
+        }
+        state.rules_version = self.rules_version;
+        if state.rest.as_ref().is_some_and(|rest| rest.own_limits) {
+            return;
+        }
+        let name = state.name.clone();
+        let found = Key::parse(&name).ok().and_then(|key| self.rules.find(key));
+        match found.cloned() {
+            Some(limits) => self.change_limits(now, id, limits),
+            None => {
+                self.dissolve(now, id);
+                self.table.remove(id);
+            }
+        }
+    }
+
+    /// Gives a key other limits and keeps what was used.
+    fn change_limits(&mut self, now: Timestamp, id: KeyId, limits: Arc<Limits>) {
+        let Some(state) = self.table.get_mut(id) else { return };
+        if state.limits.limits() != limits.limits() {
+            state.meters = adopt(now, (&state.meters, &state.limits), &limits);
+            state.version = state.version.wrapping_add(1);
+        }
+        state.limits = limits;
+        self.recheck(now, id);
+    }
+}
+
+/// Meters for new limits, each with the usage of an old one: of the same kind if there is one left,
+/// otherwise of another.
+fn adopt(now: Timestamp, old: (&Meters, &Limits), limits: &Limits) -> Meters {
+    let (meters, old_limits) = old;
+    let mut left: Vec<(&Meter, &Kind)> =
+        meters.iter().zip(old_limits.limits().iter().map(|limit| &limit.kind)).collect();
+    let mut adopted: Vec<Option<Meter>> = vec![None; limits.limits().len()];
+    for same_kind in [true, false] {
+        for (limit, meter) in limits.limits().iter().zip(&mut adopted) {
+            let fits = |(_, kind): &(&Meter, &Kind)| {
+                let same = std::mem::discriminant(*kind) == std::mem::discriminant(&limit.kind);
+                same || !same_kind
+            };
+            if meter.is_none()
+                && let Some(place) = left.iter().position(fits)
+            {
+                let (old_meter, old_kind) = left.remove(place);
+                *meter = Some(Meter::adopt(now, (old_meter, old_kind), &limit.kind));
+            }
+        }
+    }
+    let fresh = limits.limits().iter().map(|limit| Meter::new(now, &limit.kind));
+    adopted.into_iter().zip(fresh).map(|(meter, fresh)| meter.unwrap_or(fresh)).collect()
+}
+
+/// A bad argument, as those hear it who sent it.
+fn config(error: &Error) -> Problem {
+    Problem { code: Code::Config, message: error.to_string() }
+}

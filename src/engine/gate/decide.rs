@@ -1,0 +1,275 @@
+//! Whether a request can be granted, when at the earliest, and what is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Gate, Said, Verdict, bound_exceeded, decision};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
+use crate::engine::key::Key;
+use crate::engine::limit::Kind;
+use crate::engine::request::{Code, Cost, Decision, Hold, Problem, Reply};
+use crate::engine::session::SessionId;
+use crate::engine::table::{KeyId, KeyState};
+use crate::engine::timers::Timer;
+use crate::engine::waiters::Parts;
+use crate::time::Timestamp;
+
+impl<A> Gate<A> {
+    /// Whether such a request can ever be granted.
+    pub(super) fn check(&self, parts: &Parts, hold: Hold) -> Result<(), Problem> {
+        for (key, cost) in parts {
+            let Some(state) = self.table.get(*key) else { continue };
+            let name = &state.name;
+            if state.limits.has_concurrency() && !matches!(hold, Hold::Lease { .. }) {
+                let message = format!(
+                    "key {name:?} has a concurrency limit, whose permits are held and given back: \
+                     ask for it with `limit()`"
+                );
+                return Err(Problem { code: Code::KindMismatch, message });
+            }
+            let all = state.limits.limits().iter().enumerate();
+            let too_small =
+                all.filter(|(_, limit)| !limit.shadow).find(|(_, limit)| limit.capacity() < *cost);
+            if let Some((place, limit)) = too_small {
+                let (text, capacity) = (state.limits.text(place), limit.capacity());
+                let message = format!(
+                    "cost {cost} of key {name:?} is above its limit {text:?}: at most {capacity} \
+                     can be granted at once"
+                );
+                return Err(Problem { code: Code::CostTooLarge, message });
+            }
+        }
+        Ok(())
+    }
+
+    /// When a request can be granted: behind those who wait, if it is a new one.
+    pub(super) fn verdict(&self, now: Timestamp, parts: &Parts, is_new: bool) -> Verdict {
+        let mut verdict = Verdict { at: now, part: 0, limit: None };
+        for (part, (key, cost)) in parts.iter().enumerate() {
+            let Some(state) = self.table.get(*key) else { continue };
+            let rest = state.rest.as_deref();
+            let ahead = rest.filter(|_| is_new).map_or(0, |rest| rest.queued_cost);
+            let mut consider = |at: Timestamp, limit| {
+                if verdict.at < at {
+                    verdict = Verdict { at, part, limit };
+                }
+            };
+            for (place, limit) in state.limits.limits().iter().enumerate() {
+                if limit.shadow {
+                    continue;
+                }
+                consider(self.earliest(now, state, place, ahead, *cost), Some(place));
+            }
+            if ahead > 0 {
+                // Nobody overtakes, even where there are permits for a smaller request.
+                consider(rest.and_then(|rest| rest.wake_at).unwrap_or(now).max(now.next()), None);
+            }
+            if let Some(until) = rest.and_then(|rest| rest.frozen_until) {
+                consider(until, None);
+            }
+        }
+        verdict
+    }
+
+    /// When one limit of a key can grant `cost` after `ahead` others.
+    fn earliest(
+        &self,
+        now: Timestamp,
+        state: &KeyState,
+        place: usize,
+        ahead: u64,
+        cost: u64,
+    ) -> Timestamp {
+        let kind = &state.limits.limits()[place].kind;
+        let Kind::Concurrency(at_once) = kind else {
+            return state.meters[place].earliest(now, kind, ahead, cost);
+        };
+        let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+        let wanted = held.saturating_add(ahead).saturating_add(cost);
+        let too_many = wanted.saturating_sub(at_once.get());
+        if too_many == 0 { now } else { self.leases_end_at(now, state, too_many) }
+    }
+
+    /// When so many permits of a key come back, if all its holders fall silent now.
+    fn leases_end_at(&self, now: Timestamp, state: &KeyState, permits: u64) -> Timestamp {
+        let mut ends: Vec<(Timestamp, u64)> = Vec::new();
+        for id in state.rest.iter().flat_map(|rest| &rest.leases) {
+            let Some(grant) = self.grants.get(*id) else { continue };
+            let cost = grant.charges.iter().filter(|charge| self.is_of(charge, state));
+            ends.push((self.lease_ends_at(grant), cost.map(|charge| charge.cost).sum()));
+        }
+        ends.sort_unstable();
+        let mut back: u64 = 0;
+        let enough = ends.into_iter().find(|(_, cost)| {
+            back = back.saturating_add(*cost);
+            back >= permits
+        });
+        // Those ahead hold leases of their own in the end: nobody knows for how long.
+        enough.map_or(now.next(), |(at, _)| at).max(now.next())
+    }
+
+    fn is_of(&self, charge: &Charge, state: &KeyState) -> bool {
+        self.table.get(charge.key).is_some_and(|other| std::ptr::eq(other, state))
+    }
+
+    /// Grants a request that can be granted, and says so.
+    pub(super) fn grant(
+        &mut self,
+        now: Timestamp,
+        asker: A,
+        owner: Option<SessionId>,
+        parts: &Parts,
+        hold: Hold,
+    ) {
+        let held = owner.filter(|_| hold != Hold::Spend);
+        if held.is_some() && self.grants.is_full() {
+            let message = "the server has no room for another lease, reservation or block \
+                           (`leases_max`): try again later";
+            return self.reply(asker, bound_exceeded(message.to_owned()));
+        }
+        let mut charges: Charges =
+            parts.iter().filter_map(|(key, cost)| self.charge(now, *key, *cost)).collect();
+        let mut decision = self.approval(now, parts);
+        if let Some(owner) = held {
+            let kind = match hold {
+                Hold::Lease { ttl } => GrantKind::Lease { granted_at: now, ttl },
+                Hold::Spend | Hold::Reserve => GrantKind::Reservation,
+            };
+            let grant = Grant { owner, charges: std::mem::take(&mut charges), kind };
+            decision.grant = Some(self.hold(grant));
+            if let Hold::Lease { .. } = hold {
+                decision = Decision { grant: decision.grant, ..self.approval(now, parts) };
+            }
+        }
+        self.said.push_back(Said::Reply { to: asker, reply: Reply::Decision(decision), charges });
+    }
+
+    /// Counts the permits of one key.
+    fn charge(&mut self, now: Timestamp, key: KeyId, cost: u64) -> Option<Charge> {
+        let state = self.table.get_mut(key)?;
+        let mut marks = SmallVec::new();
+        for (place, (meter, limit)) in
+            state.meters.iter_mut().zip(state.limits.limits()).enumerate()
+        {
+            let refused = limit.shadow
+                && (cost > limit.capacity() || now < meter.earliest(now, &limit.kind, 0, cost));
+            if refused {
+                let (key, limit) = (state.name.clone(), Arc::clone(state.limits.text(place)));
+                self.said.push_back(Said::WouldRefuse { key, limit });
+            }
+            marks.push(if refused { 0 } else { meter.charge(now, &limit.kind, cost) });
+        }
+        Some(Charge { key, version: state.version, cost, marks })
+    }
+
+    /// Remembers a grant with its keys.
+    pub(super) fn hold(&mut self, grant: Grant) -> crate::engine::request::GrantId {
+        let ends_at = match &grant.kind {
+            GrantKind::Reservation => None,
+            GrantKind::Lease { .. } => Some(self.lease_ends_at(&grant)),
+            GrantKind::Block { ends_at, .. } => Some(*ends_at),
+        };
+        let id = self.grants.next_id();
+        for charge in &grant.charges {
+            let Some(state) = self.table.get_mut(charge.key) else { continue };
+            match grant.kind {
+                GrantKind::Lease { .. } => {
+                    let rest = state.rest_mut();
+                    rest.held = rest.held.saturating_add(charge.cost);
+                    rest.leases.insert(id);
+                }
+                GrantKind::Block { .. } => state.rest_mut().blocks += 1,
+                GrantKind::Reservation => {}
+            }
+        }
+        if let Some(at) = ends_at {
+            self.timers.set(at, Timer::Grant(id));
+        }
+        self.grants.add(grant)
+    }
+
+    /// The answer to a request that was granted just now.
+    fn approval(&self, now: Timestamp, parts: &Parts) -> Decision {
+        let mut tightest = self.state_of(now, parts, 0);
+        for part in 1..parts.len() {
+            let other = self.state_of(now, parts, part);
+            let reset_after = tightest.reset_after.max(other.reset_after);
+            if other.remaining < tightest.remaining {
+                tightest = other;
+            }
+            tightest.reset_after = reset_after;
+        }
+        Decision { allowed: true, retry_after: Some(Duration::ZERO), ..tightest }
+    }
+
+    /// The answer to a request that cannot be granted before `verdict` says so.
+    pub(super) fn refusal(&self, now: Timestamp, parts: &Parts, verdict: &Verdict) -> Decision {
+        let state = self.state_of(now, parts, verdict.part);
+        let text = verdict.limit.and_then(|place| {
+            let key = self.table.get(parts[verdict.part].0)?;
+            Some(Arc::clone(key.limits.text(place)))
+        });
+        Decision {
+            allowed: false,
+            retry_after: Some(verdict.at.since(now)),
+            limit: text.unwrap_or(state.limit),
+            ..state
+        }
+    }
+
+    /// What is left of one key, by the limit that leaves the fewest permits.
+    pub(super) fn state_of(&self, now: Timestamp, parts: &Parts, part: usize) -> Decision {
+        let Some(state) = self.table.get(parts[part].0) else {
+            return decision(false, Arc::from(""), part);
+        };
+        let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+        let mut tightest = decision(false, Arc::clone(state.limits.text(0)), part);
+        tightest.remaining = u64::MAX;
+        let enforced = state.limits.limits().iter().enumerate().filter(|(_, limit)| !limit.shadow);
+        for (place, limit) in enforced {
+            let meter = &state.meters[place];
+            let remaining = match &limit.kind {
+                Kind::Concurrency(at_once) => at_once.get().saturating_sub(held),
+                kind => meter.remaining(now, kind),
+            };
+            if remaining < tightest.remaining {
+                tightest.remaining = remaining;
+                tightest.limit = Arc::clone(state.limits.text(place));
+            }
+            let reset_after = meter.reset_at(now, &limit.kind).since(now);
+            tightest.reset_after = tightest.reset_after.max(reset_after);
+        }
+        if let Some(until) = state.rest.as_ref().and_then(|rest| rest.frozen_until) {
+            tightest.reset_after = tightest.reset_after.max(until.since(now));
+        }
+        tightest
+    }
+
+    /// What the answer to a request would be.
+    pub(super) fn peek(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        cost: Cost,
+    ) -> Result<Reply, Problem> {
+        let known = self.table.find(key).is_some();
+        // A key that is not in use has nothing to show; it is put away again.
+        let id = self.find_or_add(now, key)?;
+        let parts = Parts::from_elem((id, cost.permits()), 1);
+        let answered = self.check(&parts, Hold::Lease { ttl: Duration::ZERO }).map(|()| {
+            let verdict = self.verdict(now, &parts, true);
+            if verdict.at <= now {
+                let state = self.state_of(now, &parts, 0);
+                Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state }
+            } else {
+                self.refusal(now, &parts, &verdict)
+            }
+        });
+        if !known {
+            self.table.remove(id);
+        }
+        answered.map(Reply::Decision)
+    }
+}

@@ -1,0 +1,140 @@
+//! Blocks: permits that a client spends by itself, never over the limit.
+//!
+//! What is lent is counted as used before the answer leaves, for as long as the borrower may
+//! spend it. An answer that is lost, or a borrower that dies, only loses permits.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Gate;
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
+use crate::engine::key::Key;
+use crate::engine::limit::Claim;
+use crate::engine::request::{Block, Code, Cost, Decision, GrantId, Hold, Problem, Reply};
+use crate::engine::session::SessionId;
+use crate::engine::table::KeyId;
+use crate::engine::waiters::Parts;
+use crate::time::Timestamp;
+
+type Claims = SmallVec<[Option<Claim>; 1]>;
+
+impl<A> Gate<A> {
+    /// Lends up to `wanted` permits, but no more than a fair share of what is left.
+    pub(super) fn lend(
+        &mut self,
+        now: Timestamp,
+        owner: Option<SessionId>,
+        key: Key<'_>,
+        wanted: Cost,
+    ) -> Result<Reply, Problem> {
+        let id = self.find_or_add(now, key)?;
+        let one = Parts::from_elem((id, 1), 1);
+        self.check(&one, Hold::Spend)?;
+        let Some(owner) = owner.filter(|_| !self.grants.is_full()) else {
+            let message = "the server has no room for another lease, reservation or block \
+                           (`leases_max`): try again later";
+            return Err(Problem { code: Code::BoundExceeded, message: message.to_owned() });
+        };
+        let verdict = self.verdict(now, &one, true);
+        let lent = if verdict.at <= now { self.claim(now, id, wanted.permits()) } else { None };
+        let Some((claims, permits, valid_for)) = lent else {
+            let decision = self.refusal(now, &one, &verdict);
+            let none = Block { permits: 0, valid_for: Duration::ZERO, grant: None, decision };
+            return Ok(Reply::Block(none));
+        };
+        let (version, limits) = self
+            .table
+            .get(id)
+            .map(|state| (state.version, state.limits.limits().len()))
+            .unwrap_or_default();
+        let charge = Charge { key: id, version, cost: permits, marks: Self::no_marks(limits) };
+        let kind = GrantKind::Block { claims, permits, ends_at: now + valid_for };
+        let charges = Charges::from_elem(charge, 1);
+        let grant = Some(self.hold(Grant { owner, charges, kind }));
+        let state = self.state_of(now, &one, 0);
+        let decision =
+            Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
+        Ok(Reply::Block(Block { permits, valid_for, grant, decision }))
+    }
+
+    /// Claims permits of every limit of the key: as many as the tightest gives, for as long as the
+    /// shortest allows.
+    fn claim(
+        &mut self,
+        now: Timestamp,
+        key: KeyId,
+        wanted: u64,
+    ) -> Option<(Claims, u64, Duration)> {
+        let remaining = self.state_of(now, &Parts::from_elem((key, 1), 1), 0).remaining;
+        let state = self.table.get_mut(key)?;
+        let sharers = state.rest.as_ref().map_or(0, |rest| rest.blocks) + 1;
+        let mut permits = wanted.min(remaining.div_ceil(sharers.max(2))).max(1);
+        let mut valid_for = Duration::MAX;
+        let mut claims = Claims::new();
+        for (meter, limit) in state.meters.iter_mut().zip(state.limits.limits()) {
+            let claim = meter.claim(now, &limit.kind, permits);
+            if let Some(claim) = &claim {
+                permits = permits.min(claim.permits);
+                valid_for = valid_for.min(claim.valid_for);
+            } else if !limit.shadow {
+                permits = 0;
+            }
+            claims.push(claim);
+        }
+        for ((meter, limit), claim) in
+            state.meters.iter_mut().zip(state.limits.limits()).zip(&mut claims)
+        {
+            if let Some(claim) = claim
+                && claim.permits > permits
+            {
+                meter.give_back(now, &limit.kind, claim, claim.permits - permits);
+                claim.permits = permits;
+            }
+        }
+        (permits > 0 && valid_for < Duration::MAX).then_some((claims, permits, valid_for))
+    }
+
+    /// Takes back what will not be spent of a block.
+    pub(super) fn give_back(
+        &mut self,
+        now: Timestamp,
+        owner: Option<SessionId>,
+        id: GrantId,
+        unused: u64,
+    ) -> Result<Reply, Problem> {
+        let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block { .. });
+        let none = || Self::not_held("there is no such block of this client");
+        let lent = self.owned(owner, id, block).ok_or_else(none)?.charges[0].cost;
+        if unused > lent {
+            let message = format!("unused must be at most the block's {lent}, not {unused}");
+            return Err(Problem { code: Code::Config, message });
+        }
+        if let Some(Grant { charges, kind: GrantKind::Block { claims, .. }, .. }) =
+            self.drop_grant(now, id)
+        {
+            self.return_permits(now, &charges, &claims, unused);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Permits of a block can be granted to others.
+    pub(super) fn return_permits(
+        &mut self,
+        now: Timestamp,
+        charges: &Charges,
+        claims: &Claims,
+        unused: u64,
+    ) {
+        let Some(charge) = charges.first() else { return };
+        let state = self.table.get_mut(charge.key);
+        let Some(state) = state.filter(|state| state.version == charge.version) else { return };
+        let meters = state.meters.iter_mut().zip(state.limits.limits());
+        for ((meter, limit), claim) in meters.zip(claims) {
+            if let Some(claim) = claim {
+                meter.give_back(now, &limit.kind, claim, unused);
+            }
+        }
+        self.serve(now, charge.key);
+    }
+}

@@ -1,0 +1,312 @@
+//! The gate: decides about permits of keys, lets requests wait, and takes permits back.
+//!
+//! It knows who asks only by an `A`, to which the answer is addressed, and by the session that
+//! owns what may be given back. Where several keys or limits are asked, all grant or none.
+
+mod change;
+mod decide;
+mod lend;
+mod queue;
+mod settle;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::engine::grant::{Charges, Grants};
+use crate::engine::key::Key;
+use crate::engine::request::{Code, Decision, Demand, Hold, Problem, Reply, Request, Wait};
+use crate::engine::rules::{Limits, Rules};
+use crate::engine::session::SessionId;
+use crate::engine::table::{KeyId, KeyState, Table};
+use crate::engine::timers::{Timer, Timers};
+use crate::engine::waiters::{Parts, Waiter, WaiterId, Waiters};
+use crate::time::Timestamp;
+
+/// How many of what there may be at a time. What is full refuses, and says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Keys that are not idle.
+    pub keys_max: usize,
+    /// Requests that wait.
+    pub waiters_max: usize,
+    /// Sessions of clients.
+    pub sessions_max: usize,
+    /// Leases, reservations and blocks together.
+    pub leases_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            keys_max: 10_000_000,
+            waiters_max: 100_000,
+            sessions_max: 65_536,
+            leases_max: 1_000_000,
+        }
+    }
+}
+
+/// Something that the gate says.
+#[derive(Debug)]
+pub(super) enum Said<A> {
+    /// The answer to a request. With it, what was taken for good, in case nobody wants it.
+    Reply { to: A, reply: Reply, charges: Charges },
+    /// A limit in shadow mode would have refused a request.
+    WouldRefuse { key: Box<str>, limit: Arc<str> },
+}
+
+#[derive(Debug)]
+pub(super) struct Gate<A> {
+    rules: Rules,
+    /// Rises when the rules become others.
+    rules_version: u32,
+    patience: Duration,
+    table: Table,
+    waiters: Waiters<A>,
+    grants: Grants,
+    /// When each session was heard last.
+    heard: Vec<Timestamp>,
+    pub(super) timers: Timers,
+    said: VecDeque<Said<A>>,
+}
+
+impl<A> Gate<A> {
+    pub(super) fn new(rules: Rules, patience: Duration, bounds: Bounds) -> Self {
+        Self {
+            rules,
+            rules_version: 0,
+            patience,
+            table: Table::new(bounds.keys_max),
+            waiters: Waiters::new(bounds.waiters_max),
+            grants: Grants::new(bounds.leases_max),
+            heard: Vec::new(),
+            timers: Timers::default(),
+            said: VecDeque::new(),
+        }
+    }
+
+    /// Takes in a request of a session. If it has to wait: its place, and how many are before it.
+    pub(super) fn handle(
+        &mut self,
+        now: Timestamp,
+        asker: A,
+        owner: Option<SessionId>,
+        request: &Request<'_>,
+    ) -> Option<(WaiterId, u64)> {
+        let answered = match request {
+            Request::Acquire { demand, wait, hold } => {
+                return self.acquire(now, asker, owner, demand, *wait, *hold);
+            }
+            Request::Commit { grant, spent } => self.commit(now, owner, *grant, spent),
+            Request::Release { grant } => self.release(now, owner, *grant),
+            Request::Freeze { key, length } => self.freeze(now, *key, *length),
+            Request::Peek { key, cost } => self.peek(now, *key, *cost),
+            Request::Reset { key } => self.reset(now, *key),
+            Request::SetLimits { key, limits } => self.set_limits(now, *key, limits),
+            Request::Block { key, wanted } => self.lend(now, owner, *key, *wanted),
+            Request::GiveBack { grant, unused } => self.give_back(now, owner, *grant, *unused),
+        };
+        self.reply(asker, answered.unwrap_or_else(Reply::Refuse));
+        None
+    }
+
+    /// The next thing that the gate says.
+    pub(super) fn poll_said(&mut self) -> Option<Said<A>> {
+        self.said.pop_front()
+    }
+
+    /// Something came from a session: its leases live on.
+    pub(super) fn hear(&mut self, now: Timestamp, session: SessionId) {
+        let place = session.place();
+        if self.heard.len() <= place {
+            self.heard.resize(place + 1, Timestamp::ZERO);
+        }
+        self.heard[place] = now;
+    }
+
+    /// Does what a timer is for.
+    pub(super) fn handle_timer(&mut self, now: Timestamp, timer: Timer) {
+        match timer {
+            Timer::Serve(key) => {
+                if let Some(rest) = self.table.get_mut(key).and_then(|state| state.rest.as_mut()) {
+                    rest.wake_at = None;
+                }
+                self.serve(now, key);
+            }
+            Timer::Deadline(waiter) => self.give_up(now, waiter),
+            Timer::Grant(grant) => self.end_grant(now, grant),
+            Timer::Session(_) => {}
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Opens the first slot of a key now, as the seed's `Locker` does.
+    pub(super) fn open(&mut self, now: Timestamp, key: Key<'_>) {
+        // A key without limits is refused when it is asked for.
+        let _ = self.find_or_add(now, key);
+    }
+
+    /// Other rules from now on. Keys whose limits were set while the server runs keep them.
+    pub(super) fn set_rules(&mut self, now: Timestamp, rules: Rules) {
+        self.rules = rules;
+        self.rules_version = self.rules_version.wrapping_add(1);
+        // Those who wait learn of it now, all others when they ask.
+        let waiting: Vec<KeyId> = self
+            .waiters
+            .ids()
+            .filter_map(|waiter| self.waiters.get(waiter))
+            .flat_map(|waiter| waiter.parts.iter().map(|(key, _)| *key))
+            .collect();
+        for key in waiting {
+            self.refresh(now, key);
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        now: Timestamp,
+        asker: A,
+        owner: Option<SessionId>,
+        demand: &Demand<'_>,
+        wait: Wait,
+        hold: Hold,
+    ) -> Option<(WaiterId, u64)> {
+        let parts = match self.parts(now, demand).and_then(|parts| {
+            self.check(&parts, hold)?;
+            Ok(parts)
+        }) {
+            Ok(parts) => parts,
+            Err(problem) => {
+                self.reply(asker, Reply::Refuse(problem));
+                return None;
+            }
+        };
+        let verdict = self.verdict(now, &parts, true);
+        if verdict.at <= now {
+            self.grant(now, asker, owner, &parts, hold);
+            return None;
+        }
+        let deadline = match wait {
+            Wait::No => None,
+            Wait::Patience => Some(now + self.patience)
+                .filter(|deadline| verdict.at <= *deadline && !self.waiters.is_full()),
+            Wait::UpTo(length) => Some(now + length),
+        };
+        match deadline {
+            None => {
+                let decision = self.refusal(now, &parts, &verdict);
+                self.reply(asker, Reply::Decision(decision));
+            }
+            Some(_) if self.waiters.is_full() => {
+                let message = "the server has no room for another waiter (`waiters_max`): \
+                               try again later";
+                self.reply(asker, bound_exceeded(message.to_owned()));
+            }
+            Some(deadline) => {
+                return Some(self.enqueue(now, Waiter { asker, owner, parts, hold, deadline }));
+            }
+        }
+        None
+    }
+
+    /// The keys of a demand, each of which is in use from now on.
+    fn parts(&mut self, now: Timestamp, demand: &Demand<'_>) -> Result<Parts, Problem> {
+        let mut parts = SmallVec::with_capacity(demand.parts().len());
+        for (key, cost) in demand.parts() {
+            parts.push((self.find_or_add(now, *key)?, cost.permits()));
+        }
+        Ok(parts)
+    }
+
+    fn find_or_add(&mut self, now: Timestamp, key: Key<'_>) -> Result<KeyId, Problem> {
+        if let Some(id) = self.table.find(key) {
+            self.refresh(now, id);
+            if self.table.get(id).is_some() {
+                return Ok(id);
+            }
+        }
+        let limits = Arc::clone(self.limits_of(key)?);
+        self.add(now, key, limits)
+    }
+
+    fn add(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        limits: Arc<Limits>,
+    ) -> Result<KeyId, Problem> {
+        let state = KeyState::new(now, key.as_str(), limits, self.rules_version);
+        self.table.add(now, state).ok_or_else(|| Problem {
+            code: Code::BoundExceeded,
+            message: format!(
+                "key {:?} is one too many: the server counts for as many keys as it may \
+                 (`keys_max`); try again later",
+                key.as_str()
+            ),
+        })
+    }
+
+    /// The limits that the rules give to a key.
+    fn limits_of(&self, key: Key<'_>) -> Result<&Arc<Limits>, Problem> {
+        self.rules.find(key).ok_or_else(|| Problem {
+            code: Code::Config,
+            message: format!(
+                "key {:?} has no limits: name it in the server's `limits`, or give the server \
+                 `max_requests` and `in_seconds` for all other keys",
+                key.as_str()
+            ),
+        })
+    }
+
+    fn reply(&mut self, to: A, reply: Reply) {
+        self.said.push_back(Said::Reply { to, reply, charges: SmallVec::new() });
+    }
+
+    /// The answer for those who ask for what is not there any more.
+    fn not_held(what: &str) -> Problem {
+        let message = format!("{what}: it was given back, has ended, or was never granted");
+        Problem { code: Code::NotHeld, message }
+    }
+}
+
+fn bound_exceeded(message: String) -> Reply {
+    Reply::Refuse(Problem { code: Code::BoundExceeded, message })
+}
+
+/// What keeps a request from being granted, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    /// The earliest instant at which it can be granted, as far as is known.
+    at: Timestamp,
+    /// The place in the demand of the key that is last to grant.
+    part: usize,
+    /// The place among the limits of that key; none if the key is frozen or waited for.
+    limit: Option<usize>,
+}
+
+/// A decision that is about no limit in particular.
+fn decision(allowed: bool, limit: Arc<str>, key: usize) -> Decision {
+    Decision {
+        allowed,
+        remaining: 0,
+        retry_after: None,
+        reset_after: Duration::ZERO,
+        limit,
+        key,
+        grant: None,
+    }
+}

@@ -1,0 +1,174 @@
+//! Those who wait: first come, first served, by nobody's poll.
+
+use std::collections::VecDeque;
+
+use super::Gate;
+use crate::engine::request::{Code, Problem, Reply};
+use crate::engine::table::KeyId;
+use crate::engine::timers::Timer;
+use crate::engine::waiters::{Waiter, WaiterId};
+use crate::time::Timestamp;
+
+impl<A> Gate<A> {
+    /// Lets a request wait in the queue of each of its keys. Its place, and how many are before it.
+    pub(super) fn enqueue(&mut self, now: Timestamp, waiter: Waiter<A>) -> (WaiterId, u64) {
+        let (parts, deadline) = (waiter.parts.clone(), waiter.deadline);
+        let id = self.waiters.add(waiter);
+        self.timers.set(deadline, Timer::Deadline(id));
+        let mut ahead = 0;
+        for (key, cost) in &parts {
+            let Some(state) = self.table.get_mut(*key) else { continue };
+            let rest = state.rest_mut();
+            ahead = ahead.max(rest.queue.len() as u64);
+            rest.queue.insert(id);
+            rest.queued_cost = rest.queued_cost.saturating_add(*cost);
+        }
+        if ahead == 0 {
+            for (key, _) in parts {
+                self.serve(now, key);
+            }
+        }
+        (id, ahead)
+    }
+
+    /// Grants what can be granted to those who wait for a key, in their order, and sets the timer
+    /// for the first who has to wait on.
+    pub(super) fn serve(&mut self, now: Timestamp, key: KeyId) {
+        let mut keys = VecDeque::from([key]);
+        while let Some(key) = keys.pop_front() {
+            self.cancel_wake(key);
+            while let Some(first) = self.first_of(key) {
+                match self.may_have_it_at(now, first) {
+                    Some(at) if at <= now => {
+                        let Some(waiter) = self.dequeue(first) else { break };
+                        let others = waiter.parts.iter().map(|(other, _)| *other);
+                        keys.extend(others.filter(|other| *other != key));
+                        self.grant(now, waiter.asker, waiter.owner, &waiter.parts, waiter.hold);
+                    }
+                    Some(at) => {
+                        self.wake(key, at);
+                        break;
+                    }
+                    // Whoever is before it in the queue of another key is served there.
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// When a waiter can be granted what it wants; `None` if others come first.
+    fn may_have_it_at(&self, now: Timestamp, id: WaiterId) -> Option<Timestamp> {
+        let waiter = self.waiters.get(id)?;
+        let is_first = waiter.parts.iter().all(|(key, _)| self.first_of(*key) == Some(id));
+        is_first.then(|| self.verdict(now, &waiter.parts, false).at)
+    }
+
+    fn first_of(&self, key: KeyId) -> Option<WaiterId> {
+        self.table.get(key)?.rest.as_ref()?.queue.first().copied()
+    }
+
+    /// How many are before a waiter, in the longest of its queues.
+    pub(in crate::engine) fn ahead_of(&self, id: WaiterId) -> u64 {
+        let Some(waiter) = self.waiters.get(id) else { return 0 };
+        let before = waiter.parts.iter().filter_map(|(key, _)| {
+            let queue = &self.table.get(*key)?.rest.as_ref()?.queue;
+            Some(queue.range(..id).count() as u64)
+        });
+        before.max().unwrap_or(0)
+    }
+
+    /// The waiter's time is over: it hears how long it would have to wait on.
+    pub(super) fn give_up(&mut self, now: Timestamp, id: WaiterId) {
+        let Some(waiter) = self.waiters.get(id) else { return };
+        let parts = waiter.parts.clone();
+        let verdict = self.verdict(now, &parts, false);
+        let mut decision = self.refusal(now, &parts, &verdict);
+        // It may come as soon as those before it have gone, which nobody can foretell.
+        decision.retry_after = decision.retry_after.max(Some(now.next().since(now)));
+        if let Some(waiter) = self.leave(now, id) {
+            self.reply(waiter.asker, Reply::Decision(decision));
+        }
+    }
+
+    /// Takes a waiter out of all queues; those behind it move up.
+    pub(in crate::engine) fn leave(
+        &mut self,
+        now: Timestamp,
+        id: WaiterId,
+    ) -> Option<Waiter<A>> {
+        let waiter = self.dequeue(id)?;
+        for (key, _) in &waiter.parts {
+            self.serve(now, *key);
+        }
+        Some(waiter)
+    }
+
+    /// Takes a waiter out of all queues.
+    fn dequeue(&mut self, id: WaiterId) -> Option<Waiter<A>> {
+        let waiter = self.waiters.remove(id)?;
+        self.timers.cancel(waiter.deadline, Timer::Deadline(id));
+        for (key, cost) in &waiter.parts {
+            let rest = self.table.get_mut(*key).and_then(|state| state.rest.as_mut());
+            if let Some(rest) = rest
+                && rest.queue.remove(&id)
+            {
+                rest.queued_cost = rest.queued_cost.saturating_sub(*cost);
+            }
+        }
+        Some(waiter)
+    }
+
+    /// The service ends: whoever waits is told, in order.
+    pub(in crate::engine) fn close(&mut self, now: Timestamp) {
+        while let Some(first) = self.waiters.first() {
+            let Some(waiter) = self.dequeue(first) else { break };
+            let verdict = self.verdict(now, &waiter.parts, false);
+            let decision = self.refusal(now, &waiter.parts, &verdict);
+            self.reply(waiter.asker, Reply::Decision(decision));
+        }
+    }
+
+    /// Those who wait for a key whose limits have changed: who can never be served is told.
+    pub(super) fn recheck(&mut self, now: Timestamp, key: KeyId) {
+        let state = self.table.get(key);
+        let queue: Vec<WaiterId> = state
+            .and_then(|state| state.rest.as_ref())
+            .map(|rest| rest.queue.iter().copied().collect())
+            .unwrap_or_default();
+        for id in queue {
+            let Some(waiter) = self.waiters.get(id) else { continue };
+            if let Err(problem) = self.check(&waiter.parts, waiter.hold) {
+                self.refuse_waiter(now, id, problem);
+            }
+        }
+        self.serve(now, key);
+    }
+
+    fn refuse_waiter(&mut self, now: Timestamp, id: WaiterId, problem: Problem) {
+        if let Some(waiter) = self.leave(now, id) {
+            self.reply(waiter.asker, Reply::Refuse(problem));
+        }
+    }
+
+    /// All who wait for a key that has no limits any more are told.
+    pub(super) fn dissolve(&mut self, now: Timestamp, key: KeyId) {
+        while let Some(first) = self.first_of(key) {
+            let message = "the key has no limits any more".to_owned();
+            self.refuse_waiter(now, first, Problem { code: Code::Config, message });
+        }
+    }
+
+    fn wake(&mut self, key: KeyId, at: Timestamp) {
+        if let Some(state) = self.table.get_mut(key) {
+            state.rest_mut().wake_at = Some(at);
+            self.timers.set(at, Timer::Serve(key));
+        }
+    }
+
+    fn cancel_wake(&mut self, key: KeyId) {
+        let rest = self.table.get_mut(key).and_then(|state| state.rest.as_mut());
+        if let Some(at) = rest.and_then(|rest| rest.wake_at.take()) {
+            self.timers.cancel(at, Timer::Serve(key));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Permits that come back: of leases, reservations, and answers that nobody wanted.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Gate;
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
+use crate::engine::request::{Code, GrantId, Problem, Reply};
+use crate::engine::session::SessionId;
+use crate::engine::timers::Timer;
+use crate::time::Timestamp;
+
+/// How much longer a lease lasts at the server than its holder counts, in thousandths: clocks may
+/// differ in rate by 2, and the holder counts from an earlier instant.
+const LEASE_MARGIN: u32 = 12;
+
+impl<A> Gate<A> {
+    /// A reservation is over: what was not spent comes back, what was spent beyond it is counted.
+    pub(super) fn commit(
+        &mut self,
+        now: Timestamp,
+        owner: Option<SessionId>,
+        id: GrantId,
+        spent: &[u64],
+    ) -> Result<Reply, Problem> {
+        let reservation = |grant: &Grant| matches!(grant.kind, GrantKind::Reservation);
+        let grant = self.owned(owner, id, reservation).ok_or_else(|| {
+            Self::not_held("there is no such reservation of this client")
+        })?;
+        if grant.charges.len() != spent.len() {
+            let message = format!(
+                "spent must be given for each of the {} keys of the reservation, not for {}",
+                grant.charges.len(),
+                spent.len()
+            );
+            return Err(Problem { code: Code::Config, message });
+        }
+        let charges = self.grants.remove(id).map(|grant| grant.charges).unwrap_or_default();
+        for (charge, spent) in charges.iter().zip(spent) {
+            self.take_back(now, charge, charge.cost.saturating_sub(*spent));
+            self.overdraw(now, charge, spent.saturating_sub(charge.cost));
+        }
+        for charge in &charges {
+            self.serve(now, charge.key);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// A lease is given back.
+    pub(super) fn release(
+        &mut self,
+        now: Timestamp,
+        owner: Option<SessionId>,
+        id: GrantId,
+    ) -> Result<Reply, Problem> {
+        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease { .. });
+        if self.owned(owner, id, lease).is_none() {
+            return Err(Self::not_held("there is no such lease of this client"));
+        }
+        self.drop_grant(now, id);
+        Ok(Reply::Done)
+    }
+
+    /// The grant, if it is this owner's and of the right kind.
+    pub(super) fn owned(
+        &self,
+        owner: Option<SessionId>,
+        id: GrantId,
+        is_kind: impl Fn(&Grant) -> bool,
+    ) -> Option<&Grant> {
+        self.grants.get(id).filter(|grant| Some(grant.owner) == owner && is_kind(grant))
+    }
+
+    /// Nobody wants what was granted with an answer: it comes back.
+    pub(in crate::engine) fn refund(&mut self, now: Timestamp, charges: &Charges) {
+        for charge in charges {
+            self.take_back(now, charge, charge.cost);
+        }
+        for charge in charges {
+            self.serve(now, charge.key);
+        }
+    }
+
+    /// A grant of which the owner never learnt comes back whole.
+    pub(in crate::engine) fn revoke(&mut self, now: Timestamp, id: GrantId) {
+        let Some(grant) = self.drop_grant(now, id) else { return };
+        match grant.kind {
+            GrantKind::Reservation | GrantKind::Lease { .. } => self.refund(now, &grant.charges),
+            GrantKind::Block { claims, permits, .. } => {
+                self.return_permits(now, &grant.charges, &claims, permits);
+            }
+        }
+    }
+
+    /// The owner is gone: its leases end, and what it had reserved or borrowed is spent.
+    pub(in crate::engine) fn abandon(&mut self, now: Timestamp, owner: SessionId) {
+        for id in self.grants.of(owner).collect::<Vec<_>>() {
+            let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block { .. });
+            // A block counts as lent until it is void, whoever has it.
+            if self.owned(Some(owner), id, block).is_none() {
+                self.drop_grant(now, id);
+            }
+        }
+    }
+
+    /// Whether the owner holds anything that ends only when it is given back.
+    pub(in crate::engine) fn has_leases(&self, owner: SessionId) -> bool {
+        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease { .. });
+        self.grants.of(owner).any(|id| self.owned(Some(owner), id, lease).is_some())
+    }
+
+    /// A grant may have come to its end: a lease whose holder was heard since lives on.
+    pub(super) fn end_grant(&mut self, now: Timestamp, id: GrantId) {
+        let Some(grant) = self.grants.get(id) else { return };
+        if let GrantKind::Lease { .. } = grant.kind {
+            let ends_at = self.lease_ends_at(grant);
+            if now < ends_at {
+                return self.timers.set(ends_at, Timer::Grant(id));
+            }
+        }
+        self.drop_grant(now, id);
+    }
+
+    /// When a lease ends if its holder stays silent.
+    pub(super) fn lease_ends_at(&self, grant: &Grant) -> Timestamp {
+        let GrantKind::Lease { granted_at, ttl } = &grant.kind else { return Timestamp::ZERO };
+        let heard = self.heard.get(grant.owner.place()).copied().unwrap_or(Timestamp::ZERO);
+        heard.max(*granted_at) + margin(*ttl)
+    }
+
+    /// Forgets a grant; the permits of a lease can be held by others.
+    pub(super) fn drop_grant(&mut self, now: Timestamp, id: GrantId) -> Option<Grant> {
+        let grant = self.grants.remove(id)?;
+        for charge in &grant.charges {
+            let rest = self.table.get_mut(charge.key).and_then(|state| state.rest.as_mut());
+            let Some(rest) = rest else { continue };
+            match grant.kind {
+                GrantKind::Lease { .. } => {
+                    if rest.leases.remove(&id) {
+                        rest.held = rest.held.saturating_sub(charge.cost);
+                    }
+                }
+                GrantKind::Block { .. } => rest.blocks = rest.blocks.saturating_sub(1),
+                GrantKind::Reservation => {}
+            }
+        }
+        for charge in &grant.charges {
+            self.serve(now, charge.key);
+        }
+        Some(grant)
+    }
+
+    /// Takes `permits` of a charge back, where its meters are still the same.
+    pub(super) fn take_back(&mut self, now: Timestamp, charge: &Charge, permits: u64) {
+        let state = self.table.get_mut(charge.key);
+        let Some(state) = state.filter(|state| state.version == charge.version) else { return };
+        let meters = state.meters.iter_mut().zip(state.limits.limits());
+        for ((meter, limit), mark) in meters.zip(&charge.marks) {
+            meter.refund(now, &limit.kind, *mark, permits);
+        }
+    }
+
+    /// Counts what was spent beyond what was reserved.
+    fn overdraw(&mut self, now: Timestamp, charge: &Charge, permits: u64) {
+        let Some(state) = self.table.get_mut(charge.key).filter(|_| permits > 0) else { return };
+        for (meter, limit) in state.meters.iter_mut().zip(state.limits.limits()) {
+            meter.charge(now, &limit.kind, permits);
+        }
+    }
+
+    /// Marks of a charge that was made elsewhere.
+    pub(super) fn no_marks(count: usize) -> SmallVec<[u64; 2]> {
+        SmallVec::from_elem(0, count)
+    }
+}
+
+/// The length of a lease at the server.
+fn margin(ttl: Duration) -> Duration {
+    ttl + ttl * LEASE_MARGIN / 1000
+}

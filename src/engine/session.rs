@@ -1,0 +1,175 @@
+//! Sessions: who a client is, over all its connections, and what it was answered.
+//!
+//! A request that is repeated is answered from the record, and counted once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::engine::grant::Charges;
+use crate::engine::request::{Reply, RequestId};
+use crate::engine::waiters::WaiterId;
+use crate::time::Timestamp;
+
+/// A session's place among the sessions. Once it is forgotten this leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId {
+    place: u32,
+    generation: u32,
+}
+
+impl SessionId {
+    /// A number below that of all sessions there ever were at once.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.place as usize
+    }
+}
+
+/// What a client draws at random when it starts, so that it is known again on a new connection.
+pub type SessionName = [u8; 16];
+
+/// Who a client says that it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// A name for people.
+    pub name: Box<str>,
+    /// The host it runs on.
+    pub host: Box<str>,
+    /// The process.
+    pub pid: u32,
+}
+
+/// After so long without a message a session loses its places in queues.
+pub const WAITER_SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// After so long without a message, and without leases, a session is forgotten.
+pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How many answers are kept for a session that does not say that it has them.
+pub const ANSWERS_MAX: usize = 65_536;
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) name: SessionName,
+    pub(super) client: ClientInfo,
+    pub(super) heard_at: Timestamp,
+    /// When the session is looked at, whether it has been silent for too long.
+    pub(super) due_at: Timestamp,
+    /// All requests below this one are answered, and the client has the answers.
+    pub(super) floor: RequestId,
+    pub(super) requests: BTreeMap<RequestId, Asked>,
+    /// How many of the requests wait.
+    pub(super) waiting: usize,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Waiting(WaiterId),
+    Answered {
+        reply: Reply,
+        /// What was taken for good with it.
+        charges: Charges,
+    },
+    /// Nobody wants the answer, should the request still come.
+    Cancelled,
+}
+
+impl Session {
+    fn new(now: Timestamp, name: SessionName, client: ClientInfo) -> Self {
+        Self {
+            name,
+            client,
+            heard_at: now,
+            due_at: now + SESSION_SILENCE_MAX,
+            floor: RequestId(0),
+            requests: BTreeMap::new(),
+            waiting: 0,
+        }
+    }
+
+    /// The client has all answers below `floor`.
+    pub(super) fn raise_floor(&mut self, floor: RequestId) {
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        while let Some(first) = self.requests.first_entry()
+            && *first.key() < floor
+        {
+            // A client that waits for an answer does not say that it has it.
+            if matches!(first.get(), Asked::Waiting(_)) {
+                break;
+            }
+            first.remove();
+        }
+    }
+
+    /// When the session has been silent for too long.
+    pub(super) fn silent_at(&self) -> Timestamp {
+        let silence = if self.waiting > 0 { WAITER_SILENCE_MAX } else { SESSION_SILENCE_MAX };
+        self.heard_at + silence
+    }
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    sessions_max: usize,
+    by_name: BTreeMap<SessionName, SessionId>,
+    slots: Vec<(u32, Option<Session>)>,
+    free: Vec<u32>,
+}
+
+impl Sessions {
+    pub(super) const fn new(sessions_max: usize) -> Self {
+        Self { sessions_max, by_name: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
+    }
+
+    /// The session of that name, made if it is not there; `None` if there are too many.
+    pub(super) fn open(
+        &mut self,
+        now: Timestamp,
+        name: SessionName,
+        client: ClientInfo,
+    ) -> Option<(SessionId, bool)> {
+        if let Some(id) = self.by_name.get(&name) {
+            return Some((*id, false));
+        }
+        if self.by_name.len() >= self.sessions_max {
+            return None;
+        }
+        let place = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
+        if place as usize == self.slots.len() {
+            self.slots.push((0, None));
+        }
+        let (generation, slot) = &mut self.slots[place as usize];
+        *slot = Some(Session::new(now, name, client));
+        let id = SessionId { place, generation: *generation };
+        self.by_name.insert(name, id);
+        Some((id, true))
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let (generation, session) = self.slots.get_mut(id.place())?;
+        session.as_mut().filter(|_| *generation == id.generation)
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
+        let (generation, session) = self.slots.get(id.place())?;
+        session.as_ref().filter(|_| *generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) {
+        let Some(name) = self.get(id).map(|session| session.name) else { return };
+        self.by_name.remove(&name);
+        let (generation, session) = &mut self.slots[id.place()];
+        *generation = generation.wrapping_add(1);
+        *session = None;
+        self.free.push(id.place);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+}

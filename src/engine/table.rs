@@ -1,0 +1,211 @@
+//! The keys that are in use, each with the state of its limits.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::engine::grant::GrantId;
+use crate::engine::key::Key;
+use crate::engine::limit::Meter;
+use crate::engine::rules::Limits;
+use crate::engine::waiters::WaiterId;
+use crate::time::Timestamp;
+
+/// How many other keys are looked at, whether they may be forgotten, for each key that is added.
+const LOOKS: usize = 3;
+
+/// How many are looked at when the table is full.
+const LOOKS_WHEN_FULL: usize = 4096;
+
+/// A key's place in the table. Once the key is forgotten it leads nowhere, even if the place is
+/// used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeyId {
+    place: u32,
+    generation: u32,
+}
+
+/// The keys in use. Idle ones are forgotten in passing, when others are added.
+#[derive(Debug)]
+pub(super) struct Table {
+    keys_max: usize,
+    /// By the name of the key. Nothing iterates over it, so its order decides nothing.
+    index: HashTable<u32>,
+    hasher: RandomState,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Where the search for idle keys goes on.
+    hand: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    hash: u64,
+    state: Option<KeyState>,
+}
+
+/// What is known of a key.
+#[derive(Debug)]
+pub(super) struct KeyState {
+    pub(super) name: Box<str>,
+    pub(super) limits: Arc<Limits>,
+    /// Rises whenever the meters become others; charges of another version are of no meaning.
+    pub(super) version: u32,
+    /// The version of the rules that gave the limits.
+    pub(super) rules_version: u32,
+    /// One for each limit.
+    pub(super) meters: Meters,
+    /// What only few keys have at a time.
+    pub(super) rest: Option<Box<Rest>>,
+}
+
+pub(super) type Meters = SmallVec<[Meter; 1]>;
+
+/// What a key has beside its meters while it is waited for, held, lent, frozen or changed.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pub(super) frozen_until: Option<Timestamp>,
+    /// Who waits, first come first.
+    pub(super) queue: BTreeSet<WaiterId>,
+    /// What all who wait cost together.
+    pub(super) queued_cost: u64,
+    /// The instant for which the key has a timer, to serve the queue.
+    pub(super) wake_at: Option<Timestamp>,
+    /// How many permits are held.
+    pub(super) held: u64,
+    /// By whom.
+    pub(super) leases: BTreeSet<GrantId>,
+    /// How many blocks of the key may still be spent from.
+    pub(super) blocks: u64,
+    /// Whether the limits were set for this key alone, while the server runs.
+    pub(super) own_limits: bool,
+}
+
+impl KeyState {
+    pub(super) fn new(now: Timestamp, name: &str, limits: Arc<Limits>, rules_version: u32) -> Self {
+        let meters = fresh_meters(now, &limits);
+        Self { name: name.into(), limits, version: 0, rules_version, meters, rest: None }
+    }
+
+    /// What only few keys have; made if it is not there.
+    pub(super) fn rest_mut(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    /// Whether forgetting the key changes no answer.
+    fn is_idle(&self, now: Timestamp) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.is_empty(now))
+            && self.meters.iter().zip(self.limits.limits()).all(|(m, l)| m.is_idle(now, &l.kind))
+    }
+}
+
+impl Rest {
+    fn is_empty(&self, now: Timestamp) -> bool {
+        self.frozen_until.is_none_or(|until| until <= now)
+            && self.queue.is_empty()
+            && self.leases.is_empty()
+            && self.blocks == 0
+            && !self.own_limits
+    }
+}
+
+/// The meters of a key of which nothing is used.
+pub(super) fn fresh_meters(now: Timestamp, limits: &Limits) -> Meters {
+    limits.limits().iter().map(|limit| Meter::new(now, &limit.kind)).collect()
+}
+
+impl Table {
+    pub(super) fn new(keys_max: usize) -> Self {
+        Self {
+            keys_max,
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+        }
+    }
+
+    /// Where the key is, if it is in use.
+    pub(super) fn find(&self, key: Key<'_>) -> Option<KeyId> {
+        let hash = self.hasher.hash_one(key.as_str());
+        let named = |place: &u32| self.name_at(*place) == Some(key.as_str());
+        let place = *self.index.find(hash, named)?;
+        Some(KeyId { place, generation: self.slots[place as usize].generation })
+    }
+
+    /// Adds a key that is not in use. `None` if the table is full of keys that are.
+    pub(super) fn add(&mut self, now: Timestamp, state: KeyState) -> Option<KeyId> {
+        self.forget_idle(now, LOOKS);
+        if self.len() >= self.keys_max {
+            self.forget_idle(now, LOOKS_WHEN_FULL);
+            if self.len() >= self.keys_max {
+                return None;
+            }
+        }
+        let hash = self.hasher.hash_one(&*state.name);
+        let place = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
+        if place as usize == self.slots.len() {
+            self.slots.push(Slot { generation: 0, hash, state: None });
+        }
+        let slot = &mut self.slots[place as usize];
+        slot.hash = hash;
+        slot.state = Some(state);
+        let generation = slot.generation;
+        let slots = &self.slots;
+        self.index.insert_unique(hash, place, |place| slots[*place as usize].hash);
+        Some(KeyId { place, generation })
+    }
+
+    pub(super) fn get(&self, id: KeyId) -> Option<&KeyState> {
+        let slot = self.slots.get(id.place as usize)?;
+        slot.state.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, id: KeyId) -> Option<&mut KeyState> {
+        let slot = self.slots.get_mut(id.place as usize)?;
+        slot.state.as_mut().filter(|_| slot.generation == id.generation)
+    }
+
+    /// Forgets a key and everything about it.
+    pub(super) fn remove(&mut self, id: KeyId) {
+        if self.get(id).is_some() {
+            self.vacate(id.place);
+        }
+    }
+
+    /// How many keys are in use.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn name_at(&self, place: u32) -> Option<&str> {
+        self.slots[place as usize].state.as_ref().map(|state| &*state.name)
+    }
+
+    /// Looks at the next keys in turn and forgets those that are idle.
+    fn forget_idle(&mut self, now: Timestamp, looks: usize) {
+        for _ in 0..looks.min(self.slots.len()) {
+            self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
+            if self.slots[self.hand].state.as_ref().is_some_and(|state| state.is_idle(now))
+                && let Ok(place) = u32::try_from(self.hand)
+            {
+                self.vacate(place);
+            }
+        }
+    }
+
+    fn vacate(&mut self, place: u32) {
+        let slot = &mut self.slots[place as usize];
+        slot.state = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        if let Ok(entry) = self.index.find_entry(slot.hash, |other| *other == place) {
+            entry.remove();
+        }
+        self.free.push(place);
+    }
+}
