@@ -10,5 +10,5 @@ pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
 pub use machine::{Input, Machine, Patience, Reply as SeedReply};
 pub use request::{
-    Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
+    Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };
