@@ -9,14 +9,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub use crate::engine::RequestId;
 use crate::time::Timestamp;
 
 /// How long a server may be silent before another one is asked.
 pub const ANSWER_EXPECTED: Duration = Duration::from_secs(1);
-
-/// The number of a request, unique within one [`Asking`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
 
 /// The place of a server in the client's list; below 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,14 +24,11 @@ impl Cost {
     ///
     /// [`Error::Config`] that names the bound.
     pub fn new(permits: i128) -> Result<Self, Error> {
-        match u64::try_from(permits) {
-            Ok(permits @ 1..=Rate::MAX_REQUESTS_MAX) => Ok(Self(permits)),
-            _ => {
-                let bound = Rate::MAX_REQUESTS_MAX;
-                let problem = format!("must be from 1 to {bound}, not {permits}");
-                Err(Error::Config { argument: "cost", problem })
-            }
+        if let Ok(permits @ 1..=Rate::MAX_REQUESTS_MAX) = u64::try_from(permits) {
+            return Ok(Self(permits));
         }
+        let problem = format!("must be from 1 to {}, not {permits}", Rate::MAX_REQUESTS_MAX);
+        Err(Error::Config { argument: "cost", problem })
     }
 
     /// The number of permits.
@@ -111,9 +108,35 @@ pub enum Hold {
     },
 }
 
+impl Hold {
+    /// The shortest `ttl` of a lease.
+    pub const TTL_MIN: Duration = Duration::from_millis(100);
+
+    /// The longest `ttl` of a lease.
+    pub const TTL_MAX: Duration = Duration::from_secs(86_400);
+
+    /// A lease of this `ttl`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is below [`Hold::TTL_MIN`] or above [`Hold::TTL_MAX`].
+    pub fn lease(ttl: Duration) -> Result<Self, Error> {
+        if (Self::TTL_MIN..=Self::TTL_MAX).contains(&ttl) {
+            return Ok(Self::Lease { ttl });
+        }
+        let [min, max, given] = [Self::TTL_MIN, Self::TTL_MAX, ttl].map(|ttl| ttl.as_secs_f64());
+        let problem = format!("must be from {min} to {max} s, not {given}");
+        Err(Error::Config { argument: "ttl", problem })
+    }
+}
+
 /// The number of a grant that may be given back, unique within a server's run; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrantId(pub u64);
+
+/// The number of a request: unique within the session of a client, and rising.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
 
 /// A request that is about limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +202,14 @@ pub enum Request<'a> {
         /// How many of its permits are left.
         unused: u64,
     },
+}
+
+impl Request<'_> {
+    /// The most limits that a key may be given.
+    pub const LIMITS_MAX: usize = 8;
+
+    /// The most bytes that the text of one limit may have.
+    pub const LIMIT_BYTES_MAX: usize = 256;
 }
 
 /// What a request hears.

@@ -1,7 +1,12 @@
 //! Bytes to messages and back. Pure: no socket, no clock.
 
 mod frames;
+mod item;
+mod message_pack;
+pub mod reply;
+pub mod request;
 pub mod seed;
 pub mod zmtp;
 
 pub use frames::Frames;
+pub use item::{ITEMS_MAX, VERSION};

@@ -1,0 +1,275 @@
+//! What servers say in our protocol, as bytes. `docs/protocol.md` is the law.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{Block, Code, Decision, Demand, GrantId, Problem, Reply, RequestId};
+use crate::wire::item::{Body, Fault, Fields, VERSION};
+use crate::wire::message_pack::{
+    write_array, write_boolean, write_nanos, write_nil, write_number, write_text,
+};
+use crate::wire::seed::BYTES_MAX;
+
+/// The most bytes of the message of a problem; what is longer is cut.
+pub const MESSAGE_BYTES_MAX: usize = 500;
+
+/// The first element of an item says what it is.
+mod op {
+    pub(super) const WELCOME: u64 = 0;
+    pub(super) const HEARD: u64 = 1;
+    pub(super) const DECISION: u64 = 2;
+    pub(super) const QUEUED: u64 = 3;
+    pub(super) const REFUSE: u64 = 4;
+    pub(super) const DONE: u64 = 5;
+    pub(super) const BLOCK: u64 = 6;
+}
+
+/// One thing that a server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerItem {
+    /// The answer to a hello.
+    Welcome {
+        /// The version of the protocol that it speaks.
+        version: u64,
+        /// The number of this run of the server: another one has forgotten everything.
+        server: u64,
+        /// How long a request waits that leaves it to the server.
+        patience: Duration,
+    },
+    /// The answer to a beat.
+    Heard {
+        /// The number of the beat.
+        number: u64,
+    },
+    /// The answer to a request.
+    Answer {
+        /// The number of the request.
+        id: RequestId,
+        /// What it hears.
+        reply: Reply,
+    },
+    /// Something is wrong with a message or with the session.
+    Problem(Problem),
+}
+
+/// The items of a body, first to last.
+///
+/// An `Err` is the last: a server that says what is not in the protocol is not to be trusted.
+///
+/// ```
+/// use zmqlocker::wire::reply::{Replies, ServerItem, encode_heard};
+///
+/// let mut body = Vec::new();
+/// encode_heard(&mut body, 7);
+/// let items: Vec<_> = Replies::new(&body).collect();
+/// assert_eq!(items, [Ok(ServerItem::Heard { number: 7 })]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Replies<'a> {
+    body: Body<'a>,
+    ended: bool,
+}
+
+impl<'a> Replies<'a> {
+    /// The items of this body.
+    #[must_use]
+    pub const fn new(body: &'a [u8]) -> Self {
+        Self { body: Body::new(body), ended: false }
+    }
+}
+
+impl Iterator for Replies<'_> {
+    type Item = Result<ServerItem, Problem>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let item = self.body.next_item(item)?;
+        self.ended = item.is_err();
+        Some(item.map_err(|fault| match fault {
+            Fault::Bad(problem) | Fault::Fatal(problem) => problem,
+        }))
+    }
+}
+
+fn item(fields: &mut Fields<'_>) -> Result<ServerItem, Fault> {
+    let item = match fields.number("op")? {
+        op::WELCOME => ServerItem::Welcome {
+            version: fields.number("version")?,
+            server: fields.number("server")?,
+            patience: nanos(fields, "patience")?,
+        },
+        op::HEARD => ServerItem::Heard { number: fields.number("number")? },
+        op::REFUSE => {
+            let id = fields.number_or_nil("id")?;
+            let problem = problem(fields)?;
+            match id.map(RequestId) {
+                Some(id) => ServerItem::Answer { id, reply: Reply::Refuse(problem) },
+                None => ServerItem::Problem(problem),
+            }
+        }
+        op @ (op::DECISION | op::QUEUED | op::DONE | op::BLOCK) => ServerItem::Answer {
+            id: RequestId(fields.number("id")?),
+            reply: match op {
+                op::DECISION => Reply::Decision(decision(fields)?),
+                op::QUEUED => Reply::Queued { ahead: fields.number("ahead")? },
+                op::DONE => Reply::Done,
+                _ => Reply::Block(block(fields)?),
+            },
+        },
+        other => return Err(Fault::protocol(format!("op must be from 0 to 6, not {other}"))),
+    };
+    fields.end()?;
+    Ok(item)
+}
+
+fn decision(fields: &mut Fields<'_>) -> Result<Decision, Fault> {
+    Ok(Decision {
+        allowed: fields.boolean("allowed")?,
+        remaining: fields.number("remaining")?,
+        retry_after: nanos_or_nil(fields, "retry_after")?,
+        reset_after: nanos(fields, "reset_after")?,
+        limit: limit(fields)?,
+        key: place(fields)?,
+        grant: grant(fields)?,
+    })
+}
+
+fn block(fields: &mut Fields<'_>) -> Result<Block, Fault> {
+    Ok(Block {
+        permits: fields.number("permits")?,
+        valid_for: nanos(fields, "valid_for")?,
+        grant: grant(fields)?,
+        decision: Decision {
+            remaining: fields.number("remaining")?,
+            retry_after: nanos_or_nil(fields, "retry_after")?,
+            reset_after: nanos(fields, "reset_after")?,
+            limit: limit(fields)?,
+            allowed: fields.boolean("allowed")?,
+            key: 0,
+            grant: None,
+        },
+    })
+}
+
+fn problem(fields: &mut Fields<'_>) -> Result<Problem, Fault> {
+    let number = fields.number("code")?;
+    let code = Code::ALL.into_iter().find(|code| u64::from(*code as u8) == number);
+    let code = code.ok_or_else(|| {
+        Fault::protocol(format!("code must be from 1 to {}, not {number}", Code::ALL.len()))
+    })?;
+    Ok(Problem { code, message: fields.text("message", BYTES_MAX)?.to_owned() })
+}
+
+/// The place of a key in the demand: its reader may use it as an index.
+fn place(fields: &mut Fields<'_>) -> Result<usize, Fault> {
+    let place = usize::try_from(fields.number("key")?).ok();
+    place
+        .filter(|place| *place < Demand::KEYS_MAX)
+        .ok_or_else(|| Fault::protocol(format!("key must be a place below {}", Demand::KEYS_MAX)))
+}
+
+fn limit(fields: &mut Fields<'_>) -> Result<Arc<str>, Fault> {
+    fields.text("limit", BYTES_MAX).map(Arc::from)
+}
+
+fn grant(fields: &mut Fields<'_>) -> Result<Option<GrantId>, Fault> {
+    Ok(fields.number_or_nil("grant")?.map(GrantId))
+}
+
+fn nanos(fields: &mut Fields<'_>, name: &str) -> Result<Duration, Fault> {
+    fields.number(name).map(Duration::from_nanos)
+}
+
+fn nanos_or_nil(fields: &mut Fields<'_>, name: &str) -> Result<Option<Duration>, Fault> {
+    Ok(fields.number_or_nil(name)?.map(Duration::from_nanos))
+}
+
+/// Adds the answer to a hello to `out`.
+pub fn encode_welcome(out: &mut Vec<u8>, server: u64, patience: Duration) {
+    begin(out, 4, op::WELCOME);
+    write_number(out, VERSION);
+    write_number(out, server);
+    write_nanos(out, patience);
+}
+
+/// Adds the answer to a beat to `out`.
+pub fn encode_heard(out: &mut Vec<u8>, number: u64) {
+    begin(out, 2, op::HEARD);
+    write_number(out, number);
+}
+
+/// Adds the answer to a request to `out`.
+pub fn encode_reply(out: &mut Vec<u8>, id: RequestId, reply: &Reply) {
+    let begin = |out: &mut Vec<u8>, count: usize, op: u64| {
+        begin(out, count, op);
+        write_number(out, id.0);
+    };
+    match reply {
+        Reply::Decision(decision) => {
+            begin(out, 9, op::DECISION);
+            write_boolean(out, decision.allowed);
+            write_state(out, decision);
+            write_number(out, decision.key as u64);
+            write_grant(out, decision.grant);
+        }
+        Reply::Queued { ahead } => {
+            begin(out, 3, op::QUEUED);
+            write_number(out, *ahead);
+        }
+        Reply::Done => begin(out, 2, op::DONE),
+        Reply::Block(block) => {
+            begin(out, 10, op::BLOCK);
+            write_number(out, block.permits);
+            write_nanos(out, block.valid_for);
+            write_grant(out, block.grant);
+            write_state(out, &block.decision);
+            write_boolean(out, block.decision.allowed);
+        }
+        Reply::Refuse(problem) => {
+            begin(out, 4, op::REFUSE);
+            write_problem(out, problem);
+        }
+    }
+}
+
+/// Adds a problem to `out` that is about a message or the session, not about one request.
+pub fn encode_problem(out: &mut Vec<u8>, problem: &Problem) {
+    begin(out, 4, op::REFUSE);
+    write_nil(out);
+    write_problem(out, problem);
+}
+
+fn write_problem(out: &mut Vec<u8>, problem: &Problem) {
+    write_number(out, (problem.code as u8).into());
+    let message = &problem.message;
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    write_text(out, &message[..end]);
+}
+
+/// What decisions and blocks have in common.
+fn write_state(out: &mut Vec<u8>, decision: &Decision) {
+    write_number(out, decision.remaining);
+    match decision.retry_after {
+        Some(length) => write_nanos(out, length),
+        None => write_nil(out),
+    }
+    write_nanos(out, decision.reset_after);
+    write_text(out, &decision.limit);
+}
+
+fn write_grant(out: &mut Vec<u8>, grant: Option<GrantId>) {
+    match grant {
+        Some(grant) => write_number(out, grant.0),
+        None => write_nil(out),
+    }
+}
+
+fn begin(out: &mut Vec<u8>, count: usize, op: u64) {
+    write_array(out, count);
+    write_number(out, op);
+}
