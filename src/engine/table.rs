@@ -99,7 +99,7 @@ impl KeyState {
     /// Whether forgetting the key changes no answer.
     fn is_idle(&self, now: Timestamp) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.is_empty(now))
-            && self.meters.iter().zip(self.limits.limits()).all(|(m, l)| m.is_idle(now, &l.kind))
+            && self.meters.iter().zip(self.limits.iter()).all(|(m, l)| m.is_idle(now, &l.kind))
     }
 }
 
@@ -115,7 +115,7 @@ impl Rest {
 
 /// The meters of a key of which nothing is used.
 pub(super) fn fresh_meters(now: Timestamp, limits: &Limits) -> Meters {
-    limits.limits().iter().map(|limit| Meter::new(now, &limit.kind)).collect()
+    limits.iter().map(|limit| Meter::new(now, &limit.kind)).collect()
 }
 
 impl Table {

@@ -101,7 +101,7 @@ impl<A> Gate<A> {
     /// Gives a key other limits and keeps what was used.
     fn change_limits(&mut self, now: Timestamp, id: KeyId, limits: Arc<Limits>) {
         let Some(state) = self.table.get_mut(id) else { return };
-        if state.limits.limits() != limits.limits() {
+        if *state.limits != *limits {
             state.meters = adopt(now, (&state.meters, &state.limits), &limits);
             state.version = state.version.wrapping_add(1);
         }
@@ -115,10 +115,10 @@ impl<A> Gate<A> {
 fn adopt(now: Timestamp, old: (&Meters, &Limits), limits: &Limits) -> Meters {
     let (meters, old_limits) = old;
     let mut left: Vec<(&Meter, &Kind)> =
-        meters.iter().zip(old_limits.limits().iter().map(|limit| &limit.kind)).collect();
-    let mut adopted: Vec<Option<Meter>> = vec![None; limits.limits().len()];
+        meters.iter().zip(old_limits.iter().map(|limit| &limit.kind)).collect();
+    let mut adopted: Vec<Option<Meter>> = vec![None; limits.count()];
     for same_kind in [true, false] {
-        for (limit, meter) in limits.limits().iter().zip(&mut adopted) {
+        for (limit, meter) in limits.iter().zip(&mut adopted) {
             let fits = |(_, kind): &(&Meter, &Kind)| {
                 let same = std::mem::discriminant(*kind) == std::mem::discriminant(&limit.kind);
                 same || !same_kind
@@ -131,7 +131,7 @@ fn adopt(now: Timestamp, old: (&Meters, &Limits), limits: &Limits) -> Meters {
             }
         }
     }
-    let fresh = limits.limits().iter().map(|limit| Meter::new(now, &limit.kind));
+    let fresh = limits.iter().map(|limit| Meter::new(now, &limit.kind));
     adopted.into_iter().zip(fresh).map(|(meter, fresh)| meter.unwrap_or(fresh)).collect()
 }
 

@@ -29,7 +29,7 @@ impl<A> Gate<A> {
                 );
                 return Err(Problem { code: Code::KindMismatch, message });
             }
-            let all = state.limits.limits().iter().enumerate();
+            let all = state.limits.iter().enumerate();
             let too_small =
                 all.filter(|(_, limit)| !limit.shadow).find(|(_, limit)| limit.capacity() < *cost);
             if let Some((place, limit)) = too_small {
@@ -56,7 +56,7 @@ impl<A> Gate<A> {
                     verdict = Verdict { at, part, limit };
                 }
             };
-            for (place, limit) in state.limits.limits().iter().enumerate() {
+            for (place, limit) in state.limits.iter().enumerate() {
                 if limit.shadow {
                     continue;
                 }
@@ -82,7 +82,7 @@ impl<A> Gate<A> {
         ahead: u64,
         cost: u64,
     ) -> Timestamp {
-        let kind = &state.limits.limits()[place].kind;
+        let kind = &state.limits.at(place).kind;
         let Kind::Concurrency(at_once) = kind else {
             return state.meters[place].earliest(now, kind, ahead, cost);
         };
@@ -151,7 +151,7 @@ impl<A> Gate<A> {
         let state = self.table.get_mut(key)?;
         let mut marks = SmallVec::new();
         for (place, (meter, limit)) in
-            state.meters.iter_mut().zip(state.limits.limits()).enumerate()
+            state.meters.iter_mut().zip(state.limits.iter()).enumerate()
         {
             let refused = limit.shadow
                 && (cost > limit.capacity() || now < meter.earliest(now, &limit.kind, 0, cost));
@@ -227,7 +227,7 @@ impl<A> Gate<A> {
         let held = state.rest.as_ref().map_or(0, |rest| rest.held);
         let mut tightest = decision(false, Arc::clone(state.limits.text(0)), part);
         tightest.remaining = u64::MAX;
-        let enforced = state.limits.limits().iter().enumerate().filter(|(_, limit)| !limit.shadow);
+        let enforced = state.limits.iter().enumerate().filter(|(_, limit)| !limit.shadow);
         for (place, limit) in enforced {
             let meter = &state.meters[place];
             let remaining = match &limit.kind {

@@ -46,7 +46,7 @@ impl<A> Gate<A> {
         let (version, limits) = self
             .table
             .get(id)
-            .map(|state| (state.version, state.limits.limits().len()))
+            .map(|state| (state.version, state.limits.count()))
             .unwrap_or_default();
         let charge = Charge { key: id, version, cost: permits, marks: Self::no_marks(limits) };
         let kind = GrantKind::Block { claims, permits, ends_at: now + valid_for };
@@ -72,7 +72,7 @@ impl<A> Gate<A> {
         let mut permits = wanted.min(remaining.div_ceil(sharers.max(2))).max(1);
         let mut valid_for = Duration::MAX;
         let mut claims = Claims::new();
-        for (meter, limit) in state.meters.iter_mut().zip(state.limits.limits()) {
+        for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
             let claim = meter.claim(now, &limit.kind, permits);
             if let Some(claim) = &claim {
                 permits = permits.min(claim.permits);
@@ -83,7 +83,7 @@ impl<A> Gate<A> {
             claims.push(claim);
         }
         for ((meter, limit), claim) in
-            state.meters.iter_mut().zip(state.limits.limits()).zip(&mut claims)
+            state.meters.iter_mut().zip(state.limits.iter()).zip(&mut claims)
         {
             if let Some(claim) = claim
                 && claim.permits > permits
@@ -129,7 +129,7 @@ impl<A> Gate<A> {
         let Some(charge) = charges.first() else { return };
         let state = self.table.get_mut(charge.key);
         let Some(state) = state.filter(|state| state.version == charge.version) else { return };
-        let meters = state.meters.iter_mut().zip(state.limits.limits());
+        let meters = state.meters.iter_mut().zip(state.limits.iter());
         for ((meter, limit), claim) in meters.zip(claims) {
             if let Some(claim) = claim {
                 meter.give_back(now, &limit.kind, claim, unused);

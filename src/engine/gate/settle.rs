@@ -155,7 +155,7 @@ impl<A> Gate<A> {
     pub(super) fn take_back(&mut self, now: Timestamp, charge: &Charge, permits: u64) {
         let state = self.table.get_mut(charge.key);
         let Some(state) = state.filter(|state| state.version == charge.version) else { return };
-        let meters = state.meters.iter_mut().zip(state.limits.limits());
+        let meters = state.meters.iter_mut().zip(state.limits.iter());
         for ((meter, limit), mark) in meters.zip(&charge.marks) {
             meter.refund(now, &limit.kind, *mark, permits);
         }
@@ -164,7 +164,7 @@ impl<A> Gate<A> {
     /// Counts what was spent beyond what was reserved.
     fn overdraw(&mut self, now: Timestamp, charge: &Charge, permits: u64) {
         let Some(state) = self.table.get_mut(charge.key).filter(|_| permits > 0) else { return };
-        for (meter, limit) in state.meters.iter_mut().zip(state.limits.limits()) {
+        for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
             meter.charge(now, &limit.kind, permits);
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::engine::limit::Rate;
+use crate::engine::limit::{Claim, Rate};
 use crate::time::Timestamp;
 
-/// A counter of one slot at a time.
+/// A counter of one slot at a time, with its rate: the gate within one process.
 ///
 /// Law: of the requests that fall into one slot, the first `max_requests` are granted. Across the
 /// border of two slots, an interval of `in_seconds` may thus see twice the limit.
@@ -14,44 +14,107 @@ use crate::time::Timestamp;
 /// very instant at which a slot ends still belongs to it.
 #[derive(Clone, Debug)]
 pub struct FixedWindow {
-    limit: Rate,
-    used: u64,
-    ends_at: Timestamp,
+    rate: Rate,
+    slot: Slot,
 }
 
 impl FixedWindow {
     /// A window whose first slot is open from `now`.
     #[must_use]
-    pub fn new(now: Timestamp, limit: Rate) -> Self {
-        Self { limit, used: 0, ends_at: now + limit.in_seconds() }
+    pub fn new(now: Timestamp, rate: Rate) -> Self {
+        Self { rate, slot: Slot::new(now, rate) }
     }
 
     /// Takes a permit of the slot at `now`, if one is left.
     pub fn try_acquire(&mut self, now: Timestamp) -> bool {
-        if now > self.ends_at {
-            self.used = 0;
-            self.ends_at = now + self.limit.in_seconds();
-        }
-        let allowed = self.used < self.limit.max_requests();
-        self.used += u64::from(allowed);
+        self.slot.move_on(now, self.rate);
+        let allowed = self.slot.used < self.rate.max_requests();
+        self.slot.used += u64::from(allowed);
         allowed
     }
+}
 
-    /// The first instant at which the next slot may open.
-    #[must_use]
-    pub fn next_slot(&self) -> Timestamp {
-        self.ends_at.next()
+/// The counter of a slot.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Slot {
+    used: u64,
+    ends_at: Timestamp,
+}
+
+impl Slot {
+    pub(super) fn new(now: Timestamp, rate: Rate) -> Self {
+        Self { used: 0, ends_at: now + rate.in_seconds() }
     }
 
-    /// When the slot opens in which a request gets its permit, if this slot is used up, `ahead`
-    /// others are served before it, and every slot opens as soon as it may.
-    #[must_use]
-    pub fn slot_after(&self, ahead: u64) -> Timestamp {
-        let slots_between = ahead / self.limit.max_requests();
-        let apart = self.limit.in_seconds() + Duration::from_nanos(1);
+    /// Opens the next slot if this one has ended.
+    fn move_on(&mut self, now: Timestamp, rate: Rate) {
+        if now > self.ends_at {
+            *self = Self::new(now, rate);
+        }
+    }
+
+    pub(super) fn earliest(&self, now: Timestamp, rate: Rate, ahead: u64, cost: u64) -> Timestamp {
+        let left = self.remaining(now, rate);
+        if ahead.saturating_add(cost) <= left {
+            return now;
+        }
+        // Whoever comes to it opens the next slot as soon as it may be opened.
+        let next_slot = self.ends_at.max(now).next();
+        let behind = ahead.saturating_sub(left).saturating_add(cost) - 1;
+        let slots_between = behind / rate.max_requests();
+        let apart = rate.in_seconds() + Duration::from_nanos(1);
         let nanos = apart.as_nanos().saturating_mul(u128::from(slots_between));
-        self.next_slot() + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        next_slot + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
+
+    pub(super) fn charge(&mut self, now: Timestamp, rate: Rate, cost: u64) -> u64 {
+        self.move_on(now, rate);
+        self.used = self.used.saturating_add(cost);
+        self.ends_at.as_nanos()
+    }
+
+    pub(super) fn refund(&mut self, mark: u64, cost: u64) {
+        if mark == self.ends_at.as_nanos() {
+            self.used = self.used.saturating_sub(cost);
+        }
+    }
+
+    pub(super) fn used(&self, now: Timestamp) -> u64 {
+        if now > self.ends_at { 0 } else { self.used }
+    }
+
+    pub(super) fn remaining(&self, now: Timestamp, rate: Rate) -> u64 {
+        rate.max_requests().saturating_sub(self.used(now))
+    }
+
+    pub(super) fn reset_at(&self, now: Timestamp) -> Timestamp {
+        if self.used(now) == 0 { now } else { self.ends_at.next() }
+    }
+
+    /// A slot that is over is as good as none. One that is open is not, even if nothing was taken.
+    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+        now > self.ends_at
+    }
+
+    pub(super) fn claim(&mut self, now: Timestamp, rate: Rate, wanted: u64) -> Claim {
+        let permits = wanted.min(self.remaining(now, rate));
+        let mark = self.charge(now, rate, permits);
+        Claim { permits, valid_for: self.ends_at.since(now), mark }
+    }
+
+    /// The same slot under another rate: what was used stays, and so does the instant at which it
+    /// opened.
+    pub(super) fn adopt(self, now: Timestamp, old: Rate, rate: Rate) -> Self {
+        if now > self.ends_at {
+            return Self::new(now, rate);
+        }
+        let opened = self.ends_at.as_nanos().saturating_sub(nanos(old.in_seconds()));
+        Self { used: self.used, ends_at: Timestamp::from_nanos(opened) + rate.in_seconds() }
+    }
+}
+
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -82,9 +145,11 @@ mod tests {
 
     #[test]
     fn those_behind_a_full_slot_are_in_the_one_after_it() {
-        let window = FixedWindow::new(at(0), Rate::new(2, 1.0).unwrap());
-        assert_eq!(window.slot_after(0), at(SECOND + 1));
-        assert_eq!(window.slot_after(1), at(SECOND + 1));
-        assert_eq!(window.slot_after(2), at(2 * SECOND + 2));
+        let rate = Rate::new(2, 1.0).unwrap();
+        let mut slot = Slot::new(at(0), rate);
+        slot.charge(at(0), rate, 2);
+        assert_eq!(slot.earliest(at(0), rate, 0, 1), at(SECOND + 1));
+        assert_eq!(slot.earliest(at(0), rate, 1, 1), at(SECOND + 1));
+        assert_eq!(slot.earliest(at(0), rate, 2, 1), at(2 * SECOND + 2));
     }
 }

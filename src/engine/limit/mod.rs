@@ -1,10 +1,19 @@
 //! Limits: how many permits there are, and the algorithms that count them.
 
 mod fixed_window;
+mod gcra;
+mod grammar;
+mod meter;
 mod rate;
+mod sliding_window;
+
+use std::time::Duration;
 
 pub use fixed_window::FixedWindow;
+pub(super) use meter::{Claim, Meter};
 pub use rate::Rate;
+
+use crate::error::Error;
 
 /// One limit of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +41,69 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Burst(u64);
 
+impl Burst {
+    /// A burst of so many permits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that names the bound.
+    pub fn new(burst: i128) -> Result<Self, Error> {
+        bounded("burst", burst).map(Self)
+    }
+
+    /// The number of permits.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// How many permits may be held at once; from 1 to [`Rate::MAX_REQUESTS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtOnce(u64);
+
+impl AtOnce {
+    /// So many permits at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that names the bound.
+    pub fn new(at_once: i128) -> Result<Self, Error> {
+        bounded("at_once", at_once).map(Self)
+    }
+
+    /// The number of permits.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl Limit {
+    /// The largest cost that can ever be allowed.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        match self.kind {
+            Kind::FixedWindow(rate) | Kind::SlidingWindow(rate) => rate.max_requests(),
+            Kind::Gcra(_, burst) => burst.get(),
+            Kind::Concurrency(at_once) => at_once.get(),
+        }
+    }
+}
+
+fn bounded(argument: &'static str, permits: i128) -> Result<u64, Error> {
+    match u64::try_from(permits) {
+        Ok(permits @ 1..=Rate::MAX_REQUESTS_MAX) => Ok(permits),
+        _ => {
+            let bound = Rate::MAX_REQUESTS_MAX;
+            let problem = format!("must be from 1 to {bound}, not {permits}");
+            Err(Error::Config { argument, problem })
+        }
+    }
+}
+
+/// A length of time that is over on this clock when it is over on the clock of a client for
+/// certain: the two may differ in rate by 0.2 %, the one fast and the other slow.
+fn drifted(length: Duration) -> Duration {
+    length + length * 8 / 1000
+}

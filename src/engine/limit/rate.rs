@@ -1,6 +1,5 @@
 //! A rate: so many permits in so much time.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::config::Span;
@@ -31,7 +30,16 @@ impl Rate {
     /// [`Error::Config`] that names the argument: `max_requests` must be from 1 to
     /// [`Rate::MAX_REQUESTS_MAX`], `in_seconds` finite and above zero.
     pub fn new(max_requests: i128, in_seconds: f64) -> Result<Self, Error> {
-        let in_seconds = Span::Positive.parse("in_seconds", in_seconds)?;
+        Self::from_duration(max_requests, Span::Positive.parse("in_seconds", in_seconds)?)
+    }
+
+    /// A rate of `max_requests` permits in that length of time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rate::new`].
+    pub fn from_duration(max_requests: i128, in_seconds: Duration) -> Result<Self, Error> {
+        Span::Positive.parse("in_seconds", in_seconds.as_secs_f64())?;
         match u64::try_from(max_requests) {
             Ok(max_requests @ 1..) if max_requests <= Self::MAX_REQUESTS_MAX => {
                 Ok(Self { max_requests, in_seconds })
@@ -54,12 +62,6 @@ impl Rate {
     #[must_use]
     pub const fn in_seconds(self) -> Duration {
         self.in_seconds
-    }
-}
-
-impl fmt::Display for Rate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}s", self.max_requests, self.in_seconds.as_secs_f64())
     }
 }
 

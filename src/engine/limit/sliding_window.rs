@@ -1,0 +1,180 @@
+//! At most so many in any interval: a log of all grants that still count.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::engine::limit::{Claim, Rate, drifted};
+use crate::time::Timestamp;
+
+/// The most entries of a log. Only a limit above it comes near: grants that are closer together
+/// than that part of `in_seconds` are then counted as one, at the later instant, so that a little
+/// less may be granted than the limit, and never more.
+const LOG_MAX: u64 = 65_536;
+
+/// Which part of the window a block may be spent in.
+const BLOCK_PART: u32 = 10;
+
+/// The grants that count at present.
+///
+/// Law: at most `max_requests` in any closed interval of `in_seconds`. A grant at `t` counts up to
+/// and with `t + in_seconds`. What is lent in a block may be used at any instant of its validity,
+/// so it counts until `in_seconds` after the last of them.
+///
+/// Source: the sliding log; exact where others estimate from two counters.
+#[derive(Clone, Debug, Default)]
+pub(in crate::engine) struct SlidingLog {
+    grants: VecDeque<Entry>,
+    /// What was lent. Its entries last longer, so they have an order of their own.
+    lent: VecDeque<Entry>,
+    /// All permits of both.
+    used: u64,
+    /// When the newest entry of `grants` was begun.
+    newest_begun: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The last instant at which it counts.
+    until: Timestamp,
+    permits: u64,
+}
+
+impl SlidingLog {
+    /// Forgets what does not count any more.
+    fn expire(&mut self, now: Timestamp) {
+        for log in [&mut self.grants, &mut self.lent] {
+            while let Some(first) = log.front().filter(|entry| entry.until < now) {
+                self.used -= first.permits;
+                log.pop_front();
+            }
+        }
+    }
+
+    pub(super) fn used(&self, now: Timestamp) -> u64 {
+        let over = |log: &VecDeque<Entry>| -> u64 {
+            log.iter().take_while(|entry| entry.until < now).map(|entry| entry.permits).sum()
+        };
+        self.used - over(&self.grants) - over(&self.lent)
+    }
+
+    pub(super) fn earliest(&self, now: Timestamp, rate: Rate, ahead: u64, cost: u64) -> Timestamp {
+        let max = rate.max_requests();
+        let wanted = ahead.saturating_add(cost);
+        let used = self.used(now);
+        if used.saturating_add(wanted) <= max {
+            return now;
+        }
+        // Those ahead beyond a full window come back one window later, and so on.
+        let windows = (wanted - 1) / max;
+        let rest = wanted - windows * max;
+        let mut over = used.saturating_add(rest).saturating_sub(max);
+        let mut free_at = now;
+        let (mut grants, mut lent) = (self.grants.iter().peekable(), self.lent.iter().peekable());
+        while over > 0 {
+            let entry = match (grants.peek(), lent.peek()) {
+                (Some(grant), Some(loan)) if loan.until < grant.until => lent.next(),
+                (Some(_), _) => grants.next(),
+                (None, _) => lent.next(),
+            };
+            let Some(entry) = entry else { break };
+            if entry.until >= now {
+                over = over.saturating_sub(entry.permits);
+                free_at = entry.until.next();
+            }
+        }
+        let apart = rate.in_seconds().as_nanos() + 1;
+        let later = apart.saturating_mul(u128::from(windows));
+        free_at + Duration::from_nanos(u64::try_from(later).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn charge(&mut self, now: Timestamp, rate: Rate, cost: u64) -> u64 {
+        self.expire(now);
+        let until = now + rate.in_seconds();
+        self.used = self.used.saturating_add(cost);
+        let together = if rate.max_requests() > LOG_MAX {
+            rate.in_seconds() / u32::try_from(LOG_MAX).unwrap_or(u32::MAX)
+        } else {
+            Duration::ZERO
+        };
+        let near = self.newest_begun.is_some_and(|begun| now.since(begun) <= together);
+        match self.grants.back_mut().filter(|_| near) {
+            Some(newest) => {
+                newest.permits = newest.permits.saturating_add(cost);
+                newest.until = newest.until.max(until);
+            }
+            None => {
+                self.grants.push_back(Entry { until, permits: cost });
+                self.newest_begun = Some(now);
+            }
+        }
+        until.as_nanos()
+    }
+
+    pub(super) fn refund(&mut self, now: Timestamp, mark: u64, cost: u64) {
+        self.expire(now);
+        self.used -= take_out(now, &mut self.grants, mark, cost);
+    }
+
+    pub(super) fn remaining(&self, now: Timestamp, rate: Rate) -> u64 {
+        rate.max_requests().saturating_sub(self.used(now))
+    }
+
+    pub(super) fn reset_at(&self, now: Timestamp) -> Timestamp {
+        let last = self.grants.back().into_iter().chain(self.lent.back());
+        let until = last.filter(|entry| entry.until >= now).map(|entry| entry.until.next()).max();
+        until.unwrap_or(now)
+    }
+
+    pub(super) fn claim(&mut self, now: Timestamp, rate: Rate, wanted: u64) -> Claim {
+        self.expire(now);
+        let permits = wanted.min(self.remaining(now, rate));
+        let valid_for = rate.in_seconds() / BLOCK_PART;
+        let until = now + drifted(valid_for + rate.in_seconds());
+        if permits > 0 {
+            self.used = self.used.saturating_add(permits);
+            self.lent.push_back(Entry { until, permits });
+        }
+        Claim { permits, valid_for, mark: until.as_nanos() }
+    }
+
+    pub(super) fn give_back(&mut self, now: Timestamp, claim: &Claim, unused: u64) {
+        self.expire(now);
+        self.used -= take_out(now, &mut self.lent, claim.mark, unused);
+    }
+
+    /// The log under another rate: each grant counts as long as it would have from the start.
+    pub(super) fn adopt(&self, now: Timestamp, old: Rate, rate: Rate) -> Self {
+        let moved = |entry: &Entry| {
+            let at = entry.until.as_nanos().saturating_sub(nanos(old.in_seconds()));
+            Entry { until: Timestamp::from_nanos(at) + rate.in_seconds(), ..*entry }
+        };
+        let mut adopted = Self {
+            grants: self.grants.iter().map(moved).collect(),
+            lent: self.lent.iter().map(moved).collect(),
+            used: self.used,
+            newest_begun: self.newest_begun,
+        };
+        adopted.expire(now);
+        adopted
+    }
+}
+
+/// Takes permits out of the entry that counts until `mark`, or into which it was merged. How many.
+fn take_out(now: Timestamp, log: &mut VecDeque<Entry>, mark: u64, permits: u64) -> u64 {
+    let mark = Timestamp::from_nanos(mark);
+    if mark < now {
+        return 0;
+    }
+    let place = log.partition_point(|entry| entry.until < mark);
+    let Some(entry) = log.get_mut(place) else { return 0 };
+    let taken = permits.min(entry.permits);
+    entry.permits -= taken;
+    if entry.permits == 0 {
+        log.remove(place);
+    }
+    taken
+}
+
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}

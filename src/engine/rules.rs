@@ -1,0 +1,222 @@
+//! Which key has which limits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::engine::key::Key;
+use crate::engine::limit::{Kind, Limit};
+use crate::engine::request::Request;
+use crate::error::Error;
+
+/// The limits of a key, 1 to [`Request::LIMITS_MAX`] of them: all must agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits(Box<[(Limit, Arc<str>)]>);
+
+impl Limits {
+    /// These limits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if there are none or too many.
+    pub fn new(limits: impl IntoIterator<Item = Limit>) -> Result<Self, Error> {
+        let with_text = |limit: Limit| (limit, Arc::from(limit.to_string()));
+        let limits: Box<[_]> =
+            limits.into_iter().take(Request::LIMITS_MAX + 1).map(with_text).collect();
+        if limits.is_empty() || limits.len() > Request::LIMITS_MAX {
+            let problem = format!("must be 1 to {} for a key", Request::LIMITS_MAX);
+            return Err(Error::Config { argument: "limits", problem });
+        }
+        Ok(Self(limits))
+    }
+
+    /// The limits that these texts say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that says what is wrong with the first text that cannot be read.
+    pub fn parse(texts: &[impl AsRef<str>]) -> Result<Self, Error> {
+        let limits: Result<Vec<Limit>, Error> =
+            texts.iter().map(|text| text.as_ref().parse()).collect();
+        Self::new(limits?)
+    }
+
+    /// The limits, in the order in which they were given.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Limit> {
+        self.0.iter().map(|(limit, _)| limit)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One limit, by its place.
+    pub(super) fn at(&self, place: usize) -> &Limit {
+        &self.0[place].0
+    }
+
+    /// The text of a limit.
+    #[must_use]
+    pub fn text(&self, place: usize) -> &Arc<str> {
+        &self.0[place].1
+    }
+
+    /// Whether there is a concurrency limit among them.
+    #[must_use]
+    pub fn has_concurrency(&self) -> bool {
+        self.iter().any(|limit| matches!(limit.kind, Kind::Concurrency(_)))
+    }
+}
+
+/// Which keys have which limits: by name, by pattern, or like all others.
+///
+/// In a pattern a `*` stands for any characters, or none. A name goes before all patterns, and of
+/// several patterns the one with the most other characters counts.
+///
+/// ```
+/// use zmqlocker::engine::{Key, Limits, Rules};
+///
+/// let rules = [("tenant:*", "10/s"), ("tenant:vip-*", "100/s")];
+/// let rules = rules.map(|(pattern, limit)| (pattern.to_owned(), Limits::parse(&[limit]).unwrap()));
+/// let rules = Rules::new(rules, None)?;
+/// let limits = rules.find(Key::parse("tenant:vip-7")?).unwrap();
+/// assert_eq!(&**limits.text(0), "100/s");
+/// assert!(rules.find(Key::parse("openai")?).is_none());
+/// # Ok::<(), zmqlocker::error::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    names: BTreeMap<String, Arc<Limits>>,
+    /// The most specific first.
+    patterns: Vec<(Pattern, Arc<Limits>)>,
+    others: Option<Arc<Limits>>,
+}
+
+impl Rules {
+    /// How many rules there may be.
+    pub const RULES_MAX: usize = 10_000;
+
+    /// How many of them may be patterns.
+    pub const PATTERNS_MAX: usize = 1_000;
+
+    /// Rules for names and patterns, and for all `others`, if they are served at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that names the rule: two of one name, two patterns that are as specific
+    /// and fit the same key, or a bound that is exceeded.
+    pub fn new(
+        rules: impl IntoIterator<Item = (String, Limits)>,
+        others: Option<Limits>,
+    ) -> Result<Self, Error> {
+        let mut all = Self { others: others.map(Arc::new), ..Self::default() };
+        for (text, limits) in rules {
+            if all.names.len() + all.patterns.len() == Self::RULES_MAX {
+                return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
+            }
+            all.add(text, Arc::new(limits))?;
+        }
+        all.patterns.sort_by(|(one, _), (other, _)| other.literals().cmp(&one.literals()));
+        Ok(all)
+    }
+
+    fn add(&mut self, text: String, limits: Arc<Limits>) -> Result<(), Error> {
+        Key::parse(&text).map_err(|error| bad(format!("must be for keys: {error}")))?;
+        if !text.contains('*') {
+            if self.names.contains_key(&text) {
+                return Err(bad(format!("must name {text:?} once")));
+            }
+            self.names.insert(text, limits);
+            return Ok(());
+        }
+        if self.patterns.len() == Self::PATTERNS_MAX {
+            return Err(bad(format!("must have at most {} patterns", Self::PATTERNS_MAX)));
+        }
+        let pattern = Pattern(text);
+        let ties = |(other, _): &&(Pattern, _)| {
+            other.literals() == pattern.literals() && other.meets(&pattern)
+        };
+        if let Some((other, _)) = self.patterns.iter().find(ties) {
+            return Err(bad(format!(
+                "must tell patterns apart: {:?} and {:?} fit the same keys and are as specific; \
+                 make one of them longer",
+                other.0, pattern.0
+            )));
+        }
+        self.patterns.push((pattern, limits));
+        Ok(())
+    }
+
+    /// The limits of a key; `None` if it is not served.
+    #[must_use]
+    pub fn find(&self, key: Key<'_>) -> Option<&Arc<Limits>> {
+        self.names.get(key.as_str()).or_else(|| {
+            let fits = |(pattern, _): &&(Pattern, _)| pattern.fits(key.as_str());
+            self.patterns.iter().find(fits).map(|(_, limits)| limits).or(self.others.as_ref())
+        })
+    }
+
+    /// The rules as they were given, in an order of their own, and that for all others.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Limits)> {
+        let names = self.names.iter().map(|(name, limits)| (name.as_str(), &**limits));
+        let patterns = self.patterns.iter().map(|(pattern, limits)| (&*pattern.0, &**limits));
+        let others = self.others.as_deref().map(|limits| ("other keys", limits));
+        names.chain(patterns).chain(others)
+    }
+}
+
+fn bad(problem: String) -> Error {
+    Error::Config { argument: "limits", problem }
+}
+
+/// A pattern of keys: `*` stands for any characters, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern(String);
+
+impl Pattern {
+    /// How many bytes are not stars.
+    fn literals(&self) -> usize {
+        self.0.bytes().filter(|byte| *byte != b'*').count()
+    }
+
+    /// Whether the key is one of the pattern's.
+    fn fits(&self, key: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let last = self.0.rsplit('*').next().unwrap_or_default();
+        let Some(mut rest) = key.strip_prefix(first).and_then(|rest| rest.strip_suffix(last))
+        else {
+            return false;
+        };
+        // What stands between two stars is best found as early as it is there.
+        let middle = parts.collect::<Vec<_>>();
+        middle.iter().take(middle.len().saturating_sub(1)).all(|part| {
+            let found = rest.find(part).map(|place| &rest[place + part.len()..]);
+            rest = found.unwrap_or_default();
+            found.is_some()
+        })
+    }
+
+    /// Whether some key fits both patterns.
+    fn meets(&self, other: &Self) -> bool {
+        let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
+        // Row by row: whether what is left of `one` meets what is left of `other` from each place.
+        let mut below: Vec<bool> = (0..=other.len())
+            .map(|place| other[place..].iter().all(|byte| *byte == b'*'))
+            .collect();
+        for left in one.iter().rev() {
+            let mut row = vec![*left == b'*' && below[other.len()]; other.len() + 1];
+            for place in (0..other.len()).rev() {
+                row[place] = match (*left, other[place]) {
+                    (b'*', b'*') => below[place] || row[place + 1],
+                    (b'*', _) => below[place] || row[place + 1],
+                    (_, b'*') => row[place + 1] || below[place],
+                    (one, other) => one == other && below[place + 1],
+                };
+            }
+            below = row;
+        }
+        below[0]
+    }
+}

@@ -1,0 +1,151 @@
+//! A server's correspondence with clients that speak our protocol: whose connection is whose, and
+//! what is to be sent on it.
+
+use std::collections::HashMap;
+
+use crate::engine::{Problem, Reply, RequestId, SessionId};
+use crate::wire::Frames;
+use crate::wire::reply::{encode_heard, encode_problem, encode_reply, encode_welcome};
+use crate::wire::request::Hello;
+use crate::wire::seed::BYTES_MAX;
+
+/// A message is sent when it has so many bytes, that another item fits for certain.
+const FULL: usize = BYTES_MAX - 4096;
+
+/// ZeroMQ's name for a connection.
+type RoutingId = Box<[u8]>;
+
+/// The connections on which a hello was said.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    by_routing_id: HashMap<RoutingId, SessionId>,
+    /// Where each session was heard last, by its place.
+    connections: Vec<Option<Connection>>,
+    /// The places of the sessions to which there is something to send.
+    due: Vec<usize>,
+    /// Whole messages, in the order in which they are to be sent.
+    full: Vec<Letter>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    session: SessionId,
+    routing_id: RoutingId,
+    body: Vec<u8>,
+    /// The requests that `body` answers.
+    answered: Vec<RequestId>,
+}
+
+/// A message to a client, and what is in it.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) frames: Frames,
+    /// The session and the requests that it answers.
+    pub(super) answers: Option<(SessionId, Vec<RequestId>)>,
+}
+
+impl Desk {
+    /// The session that said hello on a connection.
+    pub(super) fn session_of(&self, routing_id: &[u8]) -> Option<SessionId> {
+        self.by_routing_id.get(routing_id).copied()
+    }
+
+    /// How many connections have said hello.
+    pub(super) fn len(&self) -> usize {
+        self.by_routing_id.len()
+    }
+
+    /// From now on the session is where this connection is.
+    pub(super) fn settle(&mut self, session: SessionId, routing_id: &[u8]) {
+        let place = session.place();
+        if self.connections.len() <= place {
+            self.connections.resize_with(place + 1, || None);
+        }
+        if let Some(before) = self.connections[place].take()
+            && *before.routing_id != *routing_id
+        {
+            self.by_routing_id.remove(&before.routing_id);
+        }
+        let routing_id: RoutingId = routing_id.into();
+        self.by_routing_id.insert(routing_id.clone(), session);
+        let (body, answered) = (Vec::new(), Vec::new());
+        self.connections[place] = Some(Connection { session, routing_id, body, answered });
+    }
+
+    /// Forgets the connections whose session is not there any more.
+    pub(super) fn tidy(&mut self, is_there: impl Fn(SessionId) -> bool) {
+        self.by_routing_id.retain(|_, session| is_there(*session));
+        for connection in &mut self.connections {
+            if connection.as_ref().is_some_and(|connection| !is_there(connection.session)) {
+                *connection = None;
+            }
+        }
+    }
+
+    pub(super) fn welcome(&mut self, session: SessionId, server: u64, patience_nanos: u64) {
+        self.write(session, None, |body| encode_welcome(body, server, patience_nanos));
+    }
+
+    pub(super) fn heard(&mut self, session: SessionId, number: u64) {
+        self.write(session, None, |body| encode_heard(body, number));
+    }
+
+    pub(super) fn reply(&mut self, session: SessionId, request: RequestId, reply: &Reply) {
+        self.write(session, Some(request), |body| encode_reply(body, request, reply));
+    }
+
+    /// Tells a connection, whoever it is, that something is wrong with what it said.
+    pub(super) fn problem(&mut self, routing_id: &[u8], problem: &Problem) {
+        let mut body = Vec::new();
+        encode_problem(&mut body, problem);
+        let frames = Frames::from_iter([routing_id, &body]);
+        self.full.push(Letter { frames, answers: None });
+    }
+
+    fn write(
+        &mut self,
+        session: SessionId,
+        request: Option<RequestId>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let place = session.place();
+        let connection = self.connections.get_mut(place).and_then(Option::as_mut);
+        let Some(connection) = connection.filter(|connection| connection.session == session) else {
+            return;
+        };
+        if connection.body.is_empty() {
+            self.due.push(place);
+        }
+        encode(&mut connection.body);
+        connection.answered.extend(request);
+        if connection.body.len() > FULL {
+            self.full.push(connection.finish());
+        }
+    }
+
+    /// The messages that are to be sent now.
+    pub(super) fn letters(&mut self) -> Vec<Letter> {
+        let mut letters = std::mem::take(&mut self.full);
+        for place in self.due.drain(..) {
+            if let Some(Some(connection)) = self.connections.get_mut(place)
+                && !connection.body.is_empty()
+            {
+                letters.push(connection.finish());
+            }
+        }
+        letters
+    }
+}
+
+impl Connection {
+    fn finish(&mut self) -> Letter {
+        let frames = Frames::from_iter([&*self.routing_id, &self.body]);
+        self.body.clear();
+        Letter { frames, answers: Some((self.session, std::mem::take(&mut self.answered))) }
+    }
+}
+
+/// Whether what a client says of itself can be shown to people.
+pub(super) fn client_info(hello: &Hello<'_>) -> crate::engine::ClientInfo {
+    crate::engine::ClientInfo { name: hello.name.into(), host: hello.host.into(), pid: hello.pid }
+}
