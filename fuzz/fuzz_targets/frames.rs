@@ -1,8 +1,11 @@
-//! Bytes of any kind, as a stream from a server and as a message to one.
+//! Bytes of any kind, as a stream from a server and as a message to one, in both protocols.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use zmqlocker::wire::ITEMS_MAX;
+use zmqlocker::wire::reply::Replies;
+use zmqlocker::wire::request::Items;
 use zmqlocker::wire::seed::{self, BYTES_MAX, FRAMES_MAX};
 use zmqlocker::wire::zmtp::{Decoder, GREETING, Item, READY};
 
@@ -30,6 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
+
+    // The same bytes as a body of ours, in both directions; an error may follow the last item.
+    assert!(Items::new(bytes).count() <= bytes.len().min(ITEMS_MAX + 1));
+    assert!(Replies::new(bytes).count() <= bytes.len().min(ITEMS_MAX + 1));
 
     // The same bytes as the frames of a message: every `cut` ends one.
     let message = bytes.split(|byte| *byte == cut).collect();

@@ -1,0 +1,221 @@
+//! What servers say: golden bytes, round trips, and bytes that nobody should send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use zmqlocker::engine::{Block, Code, Decision, Demand, GrantId, Problem, Reply, RequestId};
+use zmqlocker::wire::VERSION;
+use zmqlocker::wire::reply::{
+    MESSAGE_BYTES_MAX, Replies, ServerItem, encode_heard, encode_problem, encode_reply,
+    encode_welcome,
+};
+
+use crate::golden::{PROTOCOL, SERVER, bytes};
+
+fn encode(out: &mut Vec<u8>, item: &ServerItem) {
+    match item {
+        ServerItem::Welcome { server, patience, .. } => encode_welcome(out, *server, *patience),
+        ServerItem::Heard { number } => encode_heard(out, *number),
+        ServerItem::Answer { id, reply } => encode_reply(out, *id, reply),
+        ServerItem::Problem(problem) => encode_problem(out, problem),
+    }
+}
+
+fn encode_all(out: &mut Vec<u8>, items: &[ServerItem]) {
+    for item in items {
+        encode(out, item);
+    }
+}
+
+fn problem(code: Code, message: &str) -> Problem {
+    Problem { code, message: message.to_owned() }
+}
+
+fn decision(allowed: bool, remaining: u64, limit: &str) -> Decision {
+    Decision {
+        allowed,
+        remaining,
+        retry_after: allowed.then_some(Duration::ZERO),
+        reset_after: Duration::ZERO,
+        limit: Arc::from(limit),
+        key: 0,
+        grant: None,
+    }
+}
+
+/// What the lines of [`SERVER`] say, in the same order.
+fn golden() -> Vec<ServerItem> {
+    let answer = |id, reply| ServerItem::Answer { id: RequestId(id), reply };
+    let slot = Duration::from_millis(800);
+    let yes = Decision { reset_after: slot, ..decision(true, 4, "5/0.8s") };
+    let never = Decision { reset_after: slot, key: 1, ..decision(false, 0, "5/0.8s") };
+    let lease = Decision { grant: Some(GrantId(8)), ..decision(true, 0, "1 at once") };
+    let block = Block {
+        permits: 100,
+        valid_for: Duration::from_secs(6),
+        grant: Some(GrantId(9)),
+        decision: Decision {
+            reset_after: Duration::from_secs(60),
+            ..decision(true, 400, "500/min")
+        },
+    };
+    vec![
+        ServerItem::Welcome {
+            version: VERSION,
+            server: 1000,
+            patience: Duration::from_millis(200),
+        },
+        ServerItem::Heard { number: 7 },
+        answer(41, Reply::Decision(yes)),
+        answer(42, Reply::Decision(never)),
+        answer(44, Reply::Decision(lease)),
+        answer(42, Reply::Queued { ahead: 3 }),
+        answer(46, Reply::Refuse(problem(Code::NotHeld, "there is no lease 8"))),
+        ServerItem::Problem(problem(Code::UnknownSession, "say hello first")),
+        answer(49, Reply::Done),
+        answer(51, Reply::Block(block)),
+    ]
+}
+
+#[test]
+fn every_item_of_a_server_has_its_golden_bytes_in_the_document() {
+    assert_eq!(SERVER.len(), golden().len());
+    for ((readable, line), item) in SERVER.iter().zip(golden()) {
+        let mut out = Vec::new();
+        encode(&mut out, &item);
+        assert_eq!(out, bytes(line), "{readable}");
+        assert_eq!(Replies::new(&bytes(line)).collect::<Vec<_>>(), [Ok(item)], "{readable}");
+        assert!(PROTOCOL.contains(readable) && PROTOCOL.contains(line), "{readable}: {line}");
+    }
+}
+
+#[test]
+fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
+    let all = golden();
+    let mut body = Vec::new();
+    encode_all(&mut body, &all);
+    for end in 0..=body.len() {
+        let read: Vec<_> = Replies::new(&body[..end]).collect();
+        let whole = read.iter().take_while(|item| item.is_ok()).count();
+        assert!(read.len() <= whole + 1, "an error is the last");
+        assert!(read.iter().zip(&all).take(whole).all(|(read, item)| read.as_ref() == Ok(item)));
+    }
+}
+
+#[test]
+fn the_first_item_that_no_server_sends_is_the_last_that_is_read() {
+    for (line, part) in [
+        ("9107", "from 0 to 6, not 7"),
+        ("94040a0aa0", "code must be from 1 to 9, not 10"),
+        ("94040a00a0", "code must be from 1 to 9, not 0"),
+        ("92010a01", "must be an array"),
+        ("93010ac0", "too many"),
+        ("99020ac3000000a010c0", "key must be a place below 16"),
+        ("99020a01000000a000c0", "allowed must be true or false"),
+        ("94040a01dbffffffff", "ends within"),
+        ("ddffffffff050a", "an array or a map within"),
+    ] {
+        let mut body = bytes(line);
+        encode_heard(&mut body, 1);
+        let read: Vec<_> = Replies::new(&body).collect();
+        let Some(Err(problem)) = read.last() else { panic!("{line}: {read:?}") };
+        assert!(problem.message.contains(part), "{line}: {}", problem.message);
+    }
+}
+
+#[test]
+fn a_long_message_is_cut_between_two_characters() {
+    for (message, kept) in [
+        ("x".repeat(MESSAGE_BYTES_MAX), 500),
+        ("x".repeat(MESSAGE_BYTES_MAX + 1), 500),
+        (format!("x{}", "ä".repeat(MESSAGE_BYTES_MAX)), 499),
+    ] {
+        let mut out = Vec::new();
+        encode_problem(&mut out, &problem(Code::Config, &message));
+        let cut = problem(Code::Config, &message[..kept]);
+        assert_eq!(Replies::new(&out).collect::<Vec<_>>(), [Ok(ServerItem::Problem(cut))]);
+    }
+}
+
+fn decisions() -> impl Strategy<Value = Decision> {
+    let number = || prop_oneof![0..300_u64, any::<u64>()];
+    (
+        any::<bool>(),
+        number(),
+        option::of(number()),
+        number(),
+        "\\PC{0,80}",
+        0..Demand::KEYS_MAX,
+        option::of(number()),
+    )
+        .prop_map(|(allowed, remaining, retry_after, reset_after, limit, key, grant)| {
+            Decision {
+                allowed,
+                remaining,
+                retry_after: retry_after.map(Duration::from_nanos),
+                reset_after: Duration::from_nanos(reset_after),
+                limit: limit.into(),
+                key,
+                grant: grant.map(GrantId),
+            }
+        })
+}
+
+fn replies() -> impl Strategy<Value = ServerItem> {
+    let problems = ((0..Code::ALL.len()), "\\PC{0,100}")
+        .prop_map(|(place, message)| Problem { code: Code::ALL[place], message });
+    let blocks =
+        (any::<u64>(), any::<u64>(), decisions()).prop_map(|(permits, nanos, decision)| {
+            let (valid_for, grant) = (Duration::from_nanos(nanos), decision.grant);
+            Block {
+                permits,
+                valid_for,
+                grant,
+                decision: Decision { key: 0, grant: None, ..decision },
+            }
+        });
+    let replies = prop_oneof![
+        decisions().prop_map(Reply::Decision),
+        any::<u64>().prop_map(|ahead| Reply::Queued { ahead }),
+        Just(Reply::Done),
+        blocks.prop_map(Reply::Block),
+        problems.clone().prop_map(Reply::Refuse),
+    ];
+    prop_oneof![
+        4 => (any::<u64>(), replies)
+            .prop_map(|(id, reply)| ServerItem::Answer { id: RequestId(id), reply }),
+        1 => any::<u64>().prop_map(|number| ServerItem::Heard { number }),
+        1 => problems.prop_map(ServerItem::Problem),
+        1 => any::<[u64; 2]>().prop_map(|[server, nanos]| {
+            let patience = Duration::from_nanos(nanos);
+            ServerItem::Welcome { version: VERSION, server, patience }
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_a_server_says_is_what_the_client_reads(items in vec(replies(), 0..20)) {
+        let mut body = Vec::new();
+        encode_all(&mut body, &items);
+        let read: Result<Vec<_>, _> = Replies::new(&body).collect();
+        prop_assert_eq!(read, Ok(items));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_read_without_harm(body in vec(any::<u8>(), 0..600)) {
+        prop_assert!(Replies::new(&body).count() <= body.len());
+    }
+
+    #[test]
+    fn a_changed_byte_is_read_without_harm(place in any::<usize>(), byte in any::<u8>()) {
+        let mut body = Vec::new();
+        encode_all(&mut body, &golden());
+        let place = place % body.len();
+        body[place] = byte;
+        prop_assert!(Replies::new(&body).count() <= body.len());
+    }
+}

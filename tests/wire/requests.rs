@@ -1,0 +1,308 @@
+//! What clients say: golden bytes, round trips, and bytes that nobody should send.
+
+use std::time::Duration;
+
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use zmqlocker::engine::{Code, Cost, Demand, GrantId, Hold, Key, Request, RequestId, Wait};
+use zmqlocker::wire::request::{
+    ClientItem, Hello, Items, encode_beat, encode_bye, encode_cancel, encode_hello, encode_request,
+};
+use zmqlocker::wire::seed::BYTES_MAX;
+use zmqlocker::wire::{ITEMS_MAX, VERSION};
+
+use crate::golden::{CLIENT, PROTOCOL, bytes};
+
+const BILLION: u64 = 1_000_000_000;
+
+fn encode(out: &mut Vec<u8>, item: &ClientItem<'_>) {
+    match item {
+        ClientItem::Hello(hello) => encode_hello(out, hello),
+        ClientItem::Beat { number, floor } => encode_beat(out, *number, *floor),
+        ClientItem::Ask { id, request } => encode_request(out, *id, request),
+        ClientItem::Cancel(id) => encode_cancel(out, *id),
+        ClientItem::Bye => encode_bye(out),
+        other => panic!("a client does not say {other:?}"),
+    }
+}
+
+fn encode_all(out: &mut Vec<u8>, items: &[ClientItem<'_>]) {
+    for item in items {
+        encode(out, item);
+    }
+}
+
+fn key(text: &str) -> Key<'_> {
+    Key::parse(text).unwrap()
+}
+
+fn cost(permits: i128) -> Cost {
+    Cost::new(permits).unwrap()
+}
+
+fn one(text: &str, permits: i128) -> Demand<'_> {
+    Demand::one(key(text), cost(permits))
+}
+
+/// What the lines of [`CLIENT`] say, in the same order.
+fn golden<'a>() -> Vec<ClientItem<'a>> {
+    let mut session = [0; 16];
+    for (byte, place) in session.iter_mut().zip(0..) {
+        *byte = place;
+    }
+    let ask = |id, request| ClientItem::Ask { id: RequestId(id), request };
+    let acquire = |demand, wait, hold| Request::Acquire { demand, wait, hold };
+    let two = Demand::new([(key("rpm"), Cost::ONE), (key("tpm"), cost(1200))]).unwrap();
+    let lease = Hold::lease(Duration::from_millis(800)).unwrap();
+    let limits = ["600/min", "20 at once"].into_iter().collect();
+    vec![
+        ClientItem::Hello(Hello {
+            version: VERSION,
+            session,
+            name: "worker-3",
+            host: "db1",
+            pid: 4711,
+        }),
+        ClientItem::Beat { number: 7, floor: RequestId(41) },
+        ask(41, acquire(one("openai", 1), Wait::No, Hold::Spend)),
+        ask(42, acquire(two, Wait::UpTo(Duration::from_secs(5)), Hold::Spend)),
+        ask(43, acquire(one("tpm", 2000), Wait::Patience, Hold::Reserve)),
+        ask(44, acquire(one("invoice:42", 1), Wait::No, lease)),
+        ask(45, Request::Commit { grant: GrantId(7), spent: [1450].into_iter().collect() }),
+        ask(46, Request::Release { grant: GrantId(8) }),
+        ClientItem::Cancel(RequestId(42)),
+        ask(47, Request::Freeze { key: key("openai"), length: Duration::from_secs(30) }),
+        ask(48, Request::Peek { key: key("openai"), cost: cost(3) }),
+        ask(49, Request::Reset { key: key("openai") }),
+        ask(50, Request::SetLimits { key: key("openai"), limits }),
+        ask(51, Request::Block { key: key("openai"), wanted: cost(100) }),
+        ask(52, Request::GiveBack { grant: GrantId(9), unused: 60 }),
+        ClientItem::Bye,
+    ]
+}
+
+#[test]
+fn every_item_of_a_client_has_its_golden_bytes_in_the_document() {
+    assert_eq!(CLIENT.len(), golden().len());
+    for (place, (readable, line)) in CLIENT.iter().enumerate() {
+        let body = bytes(line);
+        let item = golden().swap_remove(place);
+        let mut out = Vec::new();
+        encode(&mut out, &item);
+        assert_eq!(out, bytes(line), "{readable}");
+        assert_eq!(Items::new(&body).collect::<Vec<_>>(), [Ok(item)], "{readable}");
+        assert!(PROTOCOL.contains(readable) && PROTOCOL.contains(line), "{readable}: {line}");
+    }
+}
+
+#[test]
+fn the_codes_of_the_document_are_those_of_the_engine() {
+    for code in Code::ALL {
+        let row = format!("| {} | `{code:?}` |", code as u8);
+        assert!(PROTOCOL.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
+    let mut body = Vec::new();
+    let all = golden();
+    encode_all(&mut body, &all);
+    for end in 0..=body.len() {
+        let read: Vec<_> = Items::new(&body[..end]).collect();
+        let whole = read.iter().take_while(|item| item.is_ok()).count();
+        assert!(read.len() <= whole + 1, "an error is the last");
+        assert!(read.iter().zip(&all).take(whole).all(|(read, item)| read.as_ref() == Ok(item)));
+    }
+}
+
+/// The code of what is wrong with one item, and the request that it is about.
+fn bad(line: &str) -> (Code, String, Option<u64>) {
+    let mut body = bytes(line);
+    encode_bye(&mut body);
+    let mut items = Items::new(&body);
+    let Some(Ok(ClientItem::Bad { id, problem })) = items.next() else {
+        panic!("{line} is not bad")
+    };
+    assert_eq!(items.next(), Some(Ok(ClientItem::Bye)), "the rest of {line} is read");
+    (problem.code, problem.message, id.map(|id| id.0))
+}
+
+#[test]
+fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
+    let cases: &[(&str, Code, &str, Option<u64>)] = &[
+        ("90", Code::Protocol, "too short", None),
+        ("910f", Code::Protocol, "from 0 to 14, not 15", None),
+        ("920ec0", Code::Protocol, "1 elements too many", None),
+        ("9302c000", Code::Protocol, "id must be", None),
+        ("920209", Code::Protocol, "too short", Some(9)),
+        ("93020900", Code::Config, "keys must be at least one", Some(9)),
+        ("94020900a0", Code::Config, "key must be 1 to 256 bytes of UTF-8, not 0", Some(9)),
+        ("94020900a1ff", Code::Config, "key must be 1 to 256 bytes of UTF-8", Some(9)),
+        ("94020900c40161", Code::Protocol, "key must be text", Some(9)),
+        ("95020900a16100", Code::Config, "cost must be from 1 to", Some(9)),
+        ("95020900a161ff", Code::Config, "not -1", Some(9)),
+        ("95020900a161cb3ff0000000000000", Code::Protocol, "cost must be", Some(9)),
+        ("96020900a16101a162", Code::Protocol, "must have a cost", Some(9)),
+        ("97020900a16101a16101", Code::Config, "named once", Some(9)),
+        ("950409000aa161", Code::Config, "ttl must be from 0.1 to 86400 s", Some(9)),
+        ("94020901c0", Code::Protocol, "key must be text", Some(9)),
+        ("940209c3a161", Code::Protocol, "wait must be nil or", Some(9)),
+        ("93050901", Code::Config, "spent must be from 1 to 16", Some(9)),
+        ("930b09a161", Code::Config, "limits must be from 1 to 8", Some(9)),
+        ("940c09a16100", Code::Config, "wanted must be from 1 to", Some(9)),
+        ("960001c40100a0a001", Code::Config, "session must be 16 bytes", None),
+        ("9400cc01c0c0", Code::Protocol, "session must be bytes", None),
+    ];
+    for (line, code, part, id) in cases {
+        let (seen, message, about) = bad(line);
+        assert!(seen == *code && about == *id && message.contains(part), "{line}: {message}");
+    }
+}
+
+#[test]
+fn one_key_more_than_the_bound_is_bad() {
+    let mut body = bytes("dc0025020900");
+    for place in 0..17 {
+        body.extend_from_slice(&[0xa1, b'a' + place, 1]);
+    }
+    let Some(Ok(ClientItem::Bad { problem, .. })) = Items::new(&body).next() else { panic!() };
+    assert!(problem.message.contains("at most 16"), "{}", problem.message);
+}
+
+#[test]
+fn an_error_is_the_last_thing_that_is_read_of_a_message() {
+    let nested = "an array or a map within";
+    for (line, part) in [
+        ("05", "must be an array"),
+        ("6c6574206d6520676f", "must be an array"),
+        ("91c1", "MessagePack"),
+        ("92", "ends within"),
+        ("ddffffffff0e", "ends within"),
+        ("9200dbffffffff", "ends within"),
+        ("dfffffffff", "must be an array"),
+        ("91c9ffffffff00", "ends within"),
+        ("920e90", nested),
+        ("920e80", nested),
+    ] {
+        let body = bytes(line);
+        let read: Vec<_> = Items::new(&body).collect();
+        let Some(Err(problem)) = read.last() else { panic!("{line}: {read:?}") };
+        assert!(read.len() == 1 && problem.code == Code::Protocol, "{line}: {read:?}");
+        assert!(problem.message.contains(part), "{line}: {}", problem.message);
+    }
+}
+
+#[test]
+fn a_hello_may_say_more_than_we_know() {
+    let mut line = CLIENT[0].1.replacen("96", "98", 1);
+    line.push_str("9190810101");
+    let body = bytes(&line);
+    assert_eq!(Items::new(&body).next(), Some(Ok(golden()[0].clone())));
+    let other = bytes("9400029190dc0001a161910e");
+    let items: Vec<_> = Items::new(&other[..other.len() - 2]).collect();
+    assert_eq!(items, [Ok(ClientItem::OtherVersion(2))]);
+}
+
+#[test]
+fn a_message_has_4096_items_and_65536_bytes_at_most() {
+    let mut body = bytes("910e").repeat(ITEMS_MAX);
+    assert_eq!(Items::new(&body).flatten().count(), ITEMS_MAX);
+    encode_bye(&mut body);
+    let read: Vec<_> = Items::new(&body).skip(ITEMS_MAX).collect();
+    assert!(matches!(read.as_slice(), [Err(problem)] if problem.message.contains("4096 items")));
+    let large = vec![0; BYTES_MAX + 1];
+    let read: Vec<_> = Items::new(&large).collect();
+    assert!(matches!(read.as_slice(), [Err(problem)] if problem.message.contains("65536 bytes")));
+}
+
+/// The numbers and texts that items are made of.
+#[derive(Clone, Debug)]
+struct Parts {
+    numbers: [u64; 3],
+    costs: Vec<i128>,
+    keys: Vec<String>,
+    texts: Vec<String>,
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let number = || prop_oneof![0..300_u64, any::<u64>(), 0..u64::from(u32::MAX)];
+    let cost = prop_oneof![1..300_i128, 1..=1_000 * i128::from(BILLION)];
+    let keys = btree_set("\\PC{1,64}", 1..=Demand::KEYS_MAX);
+    let texts = vec("\\PC{0,64}", 2..=Request::LIMITS_MAX);
+    ([number(), number(), number()], vec(cost, Demand::KEYS_MAX), keys, texts).prop_map(
+        |(numbers, costs, keys, texts)| {
+            let keys = keys.into_iter().collect();
+            Parts { numbers, costs, keys, texts }
+        },
+    )
+}
+
+/// One item of each kind.
+fn items(parts: &Parts) -> Vec<ClientItem<'_>> {
+    let [a, b, c] = parts.numbers;
+    let nanos = Duration::from_nanos;
+    let first = key(&parts.keys[0]);
+    let costs = parts.costs.iter().map(|permits| cost(*permits));
+    let all = Demand::new(parts.keys.iter().map(|text| key(text)).zip(costs)).unwrap();
+    let single = Demand::one(first, cost(parts.costs[0]));
+    let lease = Hold::lease(nanos(100_000_000 + a % (86_399 * BILLION))).unwrap();
+    let wanted = cost(parts.costs[0]);
+    let limits = parts.texts.iter().map(String::as_str).collect();
+    let session = u128::from(a).to_le_bytes();
+    let (name, host) = (parts.texts[0].as_str(), parts.texts[1].as_str());
+    let pid = u32::try_from(b >> 32).unwrap();
+    let mut items = vec![
+        ClientItem::Hello(Hello { version: VERSION, session, name, host, pid }),
+        ClientItem::Beat { number: a, floor: RequestId(b) },
+        ClientItem::Cancel(RequestId(c)),
+        ClientItem::Bye,
+    ];
+    let acquires = [&all, &single].into_iter().flat_map(|demand| {
+        [Hold::Spend, Hold::Reserve, lease].into_iter().flat_map(move |hold| {
+            [Wait::No, Wait::Patience, Wait::UpTo(nanos(b.max(1)))]
+                .into_iter()
+                .map(move |wait| Request::Acquire { demand: demand.clone(), wait, hold })
+        })
+    });
+    let spent = parts.costs.iter().map(|_| c).collect();
+    let others = [
+        Request::Commit { grant: GrantId(b), spent },
+        Request::Release { grant: GrantId(b) },
+        Request::Freeze { key: first, length: nanos(c) },
+        Request::Peek { key: first, cost: wanted },
+        Request::Peek { key: first, cost: Cost::ONE },
+        Request::Reset { key: first },
+        Request::SetLimits { key: first, limits },
+        Request::Block { key: first, wanted },
+        Request::GiveBack { grant: GrantId(b), unused: c },
+    ];
+    let requests = acquires.chain(others);
+    items.extend(requests.map(|request| ClientItem::Ask { id: RequestId(a), request }));
+    items
+}
+
+proptest! {
+    #[test]
+    fn what_a_client_says_is_what_the_server_reads(parts in parts()) {
+        let mut body = Vec::new();
+        let items = items(&parts);
+        encode_all(&mut body, &items);
+        let read: Result<Vec<_>, _> = Items::new(&body).collect();
+        prop_assert_eq!(read, Ok(items));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_read_without_harm(body in vec(any::<u8>(), 0..600)) {
+        prop_assert!(Items::new(&body).count() <= body.len());
+    }
+
+    #[test]
+    fn a_changed_byte_is_read_without_harm(place in any::<usize>(), byte in any::<u8>()) {
+        let mut body = Vec::new();
+        encode_all(&mut body, &golden());
+        let place = place % body.len();
+        body[place] = byte;
+        prop_assert!(Items::new(&body).count() <= body.len());
+    }
+}
