@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::engine::Rate;
+use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
 
 /// The longest length of time that may be asked for: over 31 years.
@@ -19,12 +19,23 @@ pub const URLS_MAX: usize = 64;
 /// A server's settings.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// What is granted.
-    pub limit: Rate,
+    /// Which key has which limits.
+    pub rules: Rules,
     /// Where to serve; a `*` in the place of a port lets the system choose one.
     pub url: Url,
     /// How long a request may wait for the slot in which it gets its permit.
     pub patience: Duration,
+    /// How many of what there may be at a time.
+    pub bounds: Bounds,
+}
+
+impl ServerConfig {
+    /// Settings for a server that grants `rate` of every key, as the seed's.
+    #[must_use]
+    pub fn of_rate(rate: Rate, url: Url) -> Self {
+        let rules = Rules::of_rate(rate);
+        Self { rules, url, patience: Duration::ZERO, bounds: Bounds::default() }
+    }
 }
 
 /// A client's settings.

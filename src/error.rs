@@ -52,3 +52,10 @@ pub enum Error {
         problem: String,
     },
 }
+
+impl Error {
+    /// Something that ought to work, and what the system said instead.
+    pub(crate) fn system(action: &'static str, problem: &dyn std::fmt::Display) -> Self {
+        Self::System { action, problem: problem.to_string() }
+    }
+}

@@ -55,12 +55,7 @@ pub(super) struct Grants {
 
 impl Grants {
     pub(super) fn new(grants_max: usize) -> Self {
-        Self {
-            grants_max,
-            last: GrantId(0),
-            all: BTreeMap::new(),
-            of_session: BTreeSet::new(),
-        }
+        Self { grants_max, last: GrantId(0), all: BTreeMap::new(), of_session: BTreeSet::new() }
     }
 
     pub(super) fn is_full(&self) -> bool {

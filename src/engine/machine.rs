@@ -19,25 +19,25 @@ use crate::engine::request::{
     Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };
 use crate::engine::rules::Rules;
-use crate::engine::session::{
-    ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions,
-};
+use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
 /// What the engine is told. `E` is the shell's address of one of the seed's clients.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Input<'a, E> {
+pub enum Input<'a, 'b, E> {
     /// The seed's request: one permit of the key `default`.
     Next(E),
     /// A request of a session. If it was made before, its answer is repeated.
-    Ask(SessionId, RequestId, &'a Request<'a>),
+    Ask(SessionId, RequestId, &'a Request<'b>),
     /// The client lives, and has the answers to all its requests below this one.
     Beat(SessionId, RequestId),
     /// Nobody wants the answer to this request: what was granted with it comes back.
     Cancel(SessionId, RequestId),
     /// The client goes.
     Bye(SessionId),
+    /// The connection of a session is gone, and the answers to these requests with it.
+    Lost(SessionId, &'a [RequestId]),
     /// The keys have other limits from now on.
     Rules(Rules),
     /// Nothing but the time.
@@ -176,7 +176,7 @@ impl<E> Machine<E> {
     }
 
     /// Takes in what happened at `now`, which is never before the `now` of an earlier call.
-    pub fn handle(&mut self, now: Timestamp, input: Input<'_, E>) {
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_, '_, E>) {
         debug_assert!(self.outputs.is_empty(), "drain the outputs before the next input");
         while let Some(timer) = self.gate.timers.pop_due(now) {
             match timer {
@@ -190,6 +190,7 @@ impl<E> Machine<E> {
             Input::Beat(session, floor) => self.beat(now, session, floor),
             Input::Cancel(session, id) => self.cancel(now, session, id),
             Input::Bye(session) => self.end(now, session),
+            Input::Lost(session, requests) => self.lose(now, session, requests),
             Input::Rules(rules) => self.gate.set_rules(now, rules),
             Input::Tick => {}
             Input::Close => {
@@ -266,7 +267,11 @@ impl<E> Machine<E> {
                 if let Some((waiter, ahead)) = self.gate.handle(now, asker, Some(id), request) {
                     self.begin_wait(id, request_id, Asked::Waiting(waiter));
                     let reply = Reply::Queued { ahead };
-                    self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
+                    self.outputs.push_back(Output::Reply {
+                        session: id,
+                        request: request_id,
+                        reply,
+                    });
                 }
                 return;
             }
@@ -310,12 +315,34 @@ impl<E> Machine<E> {
                 self.gate.leave(now, waiter);
             }
             Some(Asked::Answered { reply, charges }) => {
-                self.gate.refund(now, &charges);
-                if let Some(grant) = granted(&reply) {
-                    self.gate.revoke(now, grant);
-                }
+                self.take_back(now, &reply, &charges);
             }
             Some(Asked::Cancelled) | None => {}
+        }
+    }
+
+    /// The connection of a session is gone: it waits no more, and what it was granted in vain comes
+    /// back. On its next connection it may ask again, as if it had not asked before.
+    fn lose(&mut self, now: Timestamp, id: SessionId, requests: &[RequestId]) {
+        for request in self.drop_waits(now, id) {
+            self.forget_request(id, request);
+        }
+        for request in requests {
+            if let Some(Asked::Answered { reply, charges }) = self.forget_request(id, *request) {
+                self.take_back(now, &reply, &charges);
+            }
+        }
+    }
+
+    fn forget_request(&mut self, id: SessionId, request: RequestId) -> Option<Asked> {
+        self.sessions.get_mut(id)?.requests.remove(&request)
+    }
+
+    /// Whatever was granted with an answer comes back.
+    fn take_back(&mut self, now: Timestamp, reply: &Reply, charges: &Charges) {
+        self.gate.refund(now, charges);
+        if let Some(grant) = granted(reply) {
+            self.gate.revoke(now, grant);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::key::Key;
-use crate::engine::limit::{Kind, Limit};
+use crate::engine::limit::{Kind, Limit, Rate};
 use crate::engine::request::Request;
 use crate::error::Error;
 
@@ -27,6 +27,13 @@ impl Limits {
             return Err(Error::Config { argument: "limits", problem });
         }
         Ok(Self(limits))
+    }
+
+    /// One fixed window of that rate.
+    #[must_use]
+    pub fn of_rate(rate: Rate) -> Self {
+        let limit = Limit { kind: Kind::FixedWindow(rate), shadow: false };
+        Self([(limit, Arc::from(limit.to_string()))].into())
     }
 
     /// The limits that these texts say.
@@ -119,6 +126,12 @@ impl Rules {
         }
         all.patterns.sort_by(|(one, _), (other, _)| other.literals().cmp(&one.literals()));
         Ok(all)
+    }
+
+    /// Rules by which every key has the same limit: the seed's.
+    #[must_use]
+    pub fn of_rate(rate: Rate) -> Self {
+        Self { others: Some(Arc::new(Limits::of_rate(rate))), ..Self::default() }
     }
 
     fn add(&mut self, text: String, limits: Arc<Limits>) -> Result<(), Error> {

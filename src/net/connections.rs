@@ -60,8 +60,11 @@ struct Watch {
 
 impl Connections {
     pub(super) fn open(urls: &[Url]) -> Result<Self, Error> {
-        let poll = Poll::new().map_err(|error| system(&error))?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(|error| system(&error))?);
+        let poll = Poll::new().map_err(|error| Error::system("watch sockets", &error))?;
+        let waker = Arc::new(
+            Waker::new(poll.registry(), WAKER)
+                .map_err(|error| Error::system("watch sockets", &error))?,
+        );
         let open = |(place, url)| link::open(url, Token(place), poll.registry(), &waker);
         let links = urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
         let shared = Shared {
@@ -166,7 +169,7 @@ impl Connections {
         match polled {
             Ok(()) => Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(system(&error)),
+            Err(error) => Err(Error::system("watch sockets", &error)),
         }
     }
 
@@ -293,8 +296,4 @@ impl fmt::Debug for Shared {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Shared").field("asking", &self.asking).finish_non_exhaustive()
     }
-}
-
-fn system(error: &std::io::Error) -> Error {
-    Error::System { action: "watch sockets", problem: error.to_string() }
 }

@@ -1,15 +1,18 @@
 //! The world: the only folder that names ZeroMQ or reads a clock.
 
 mod address;
+mod alarm;
 mod client;
 mod clock;
 mod connections;
 mod context;
+mod desk;
 mod inproc;
 mod journal;
 mod link;
 mod per_process;
 mod server;
+mod service;
 mod socket;
 mod stream;
 mod stream_socket;

@@ -85,10 +85,8 @@ impl StreamLink {
         registry: &Registry,
         waker: &Arc<Waker>,
     ) -> Result<Self, Error> {
-        let registry = registry.try_clone().map_err(|error| Error::System {
-            action: "watch a socket",
-            problem: error.to_string(),
-        })?;
+        let registry =
+            registry.try_clone().map_err(|error| Error::system("watch a socket", &error))?;
         Ok(Self {
             target: Target::parse(url)?,
             found: None,

@@ -87,6 +87,16 @@ pub(super) enum Given<T> {
     Value(T),
 }
 
+impl<T> Given<T> {
+    /// The value that was given, or else this one.
+    pub(super) fn or(self, default: T) -> T {
+        match self {
+            Self::Nothing => default,
+            Self::Value(value) => value,
+        }
+    }
+}
+
 impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Given<T> {
     type Error = T::Error;
     const INPUT_TYPE: PyStaticExpr = T::INPUT_TYPE;

@@ -7,6 +7,7 @@ mod client;
 mod door;
 mod error;
 mod exit;
+mod limit;
 mod locker;
 mod logging;
 mod server;
@@ -20,6 +21,8 @@ mod _zmqlocker {
 
     #[pymodule_export]
     use super::client::LockerClient;
+    #[pymodule_export]
+    use super::limit::Limit;
     #[pymodule_export]
     use super::locker::Locker;
     #[pymodule_export]

@@ -8,10 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use crate::config::{ServerConfig, Span, Url};
-use crate::engine::Rate;
+use crate::engine::{Bounds, Limits, Rate, Rules};
 use crate::error::Error;
 use crate::net::{Server, Stopper};
-use crate::python::argument::{Count, Seconds};
+use crate::python::argument::{Count, Given, Seconds};
+use crate::python::limit::limits_by_key;
 use crate::python::{door, exit};
 
 /// How long a wait for the end of a server lasts before signals are looked at.
@@ -28,6 +29,11 @@ const SLICE: Duration = Duration::from_millis(50);
 /// its place until then, even if it gives up: let the timeouts of clients be longer.
 ///
 /// Raises `ConfigError` if a number is out of its bounds or `url` cannot be bound.
+///
+/// `limits` gives keys limits of their own: a dict from a name, or a pattern with `*`, to a text
+/// such as "500/min", a `Limit`, or a list of them, all of which must agree. All other keys have
+/// the limit of `max_requests` and `in_seconds`, each counted by itself; where these are left out
+/// and `limits` is given, other keys are refused.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer(Arc<Server>);
 
@@ -35,23 +41,35 @@ pub(super) struct LockerServer(Arc<Server>);
 impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
-                             *, block=True, patience=0.0)")]
+                             *, limits=None, block=True, patience=0.0)")]
     #[pyo3(signature = (
-        max_requests=Count(1), in_seconds=Seconds(1.0), url="tcp://*:7777", *,
+        max_requests=Given::Nothing, in_seconds=Given::Nothing, url="tcp://*:7777", *,
+        limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
         block=true, patience=Seconds(0.0)
     ))]
     fn new(
         py: Python<'_>,
-        max_requests: Count,
-        in_seconds: Seconds,
+        max_requests: Given<Count>,
+        in_seconds: Given<Seconds>,
         url: &str,
+        limits: Option<&Bound<'_, PyDict>>,
         block: bool,
         patience: Seconds,
     ) -> PyResult<Self> {
+        let no_rate = matches!((&max_requests, &in_seconds), (Given::Nothing, Given::Nothing));
+        let rate = Rate::new(max_requests.or(Count(1)).0, in_seconds.or(Seconds(1.0)).0)?;
+        let rules = match limits {
+            None => Rules::of_rate(rate),
+            Some(limits) => {
+                let others = (!no_rate).then(|| Limits::of_rate(rate));
+                Rules::new(limits_by_key(limits)?, others)?
+            }
+        };
         let config = ServerConfig {
-            limit: Rate::new(max_requests.0, in_seconds.0)?,
+            rules,
             url: Url::parse(url)?,
             patience: Span::NotNegative.parse("patience", patience.0)?,
+            bounds: Bounds::default(),
         };
         let server = Arc::new(Server::start(&config)?);
         exit::stop_at_exit(&server);
@@ -68,12 +86,14 @@ impl LockerServer {
     }
 
     /// What was done so far: how often "go" and "sorry" were said, how many messages were no
-    /// requests, and how many requests wait at present.
+    /// requests; and how many requests wait, keys are in use and clients are there at present.
     fn stats(&self) -> BTreeMap<&'static str, u64> {
         let stats = self.0.stats();
         BTreeMap::from([
             ("bad_messages", stats.bad_messages),
+            ("clients", stats.clients),
             ("go", stats.go),
+            ("keys", stats.keys),
             ("sorry", stats.sorry),
             ("waiting", stats.waiting),
         ])

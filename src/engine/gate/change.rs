@@ -54,9 +54,8 @@ impl<A> Gate<A> {
         texts: &[&str],
     ) -> Result<Reply, Problem> {
         let limits = Limits::parse(texts).map_err(|error| config(&error))?;
-        let known = self.table.find(key).map_or_else(|| Ok(None), |_| {
-            self.find_or_add(now, key).map(Some)
-        });
+        let known =
+            self.table.find(key).map_or_else(|| Ok(None), |_| self.find_or_add(now, key).map(Some));
         let id = match known {
             Ok(Some(id)) => id,
             // A key that no rule knows gets its limits here.

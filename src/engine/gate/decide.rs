@@ -150,8 +150,7 @@ impl<A> Gate<A> {
     fn charge(&mut self, now: Timestamp, key: KeyId, cost: u64) -> Option<Charge> {
         let state = self.table.get_mut(key)?;
         let mut marks = SmallVec::new();
-        for (place, (meter, limit)) in
-            state.meters.iter_mut().zip(state.limits.iter()).enumerate()
+        for (place, (meter, limit)) in state.meters.iter_mut().zip(state.limits.iter()).enumerate()
         {
             let refused = limit.shadow
                 && (cost > limit.capacity() || now < meter.earliest(now, &limit.kind, 0, cost));

@@ -53,8 +53,7 @@ impl<A> Gate<A> {
         let charges = Charges::from_elem(charge, 1);
         let grant = Some(self.hold(Grant { owner, charges, kind }));
         let state = self.state_of(now, &one, 0);
-        let decision =
-            Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
+        let decision = Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
         Ok(Reply::Block(Block { permits, valid_for, grant, decision }))
     }
 

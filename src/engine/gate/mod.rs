@@ -243,12 +243,7 @@ impl<A> Gate<A> {
         self.add(now, key, limits)
     }
 
-    fn add(
-        &mut self,
-        now: Timestamp,
-        key: Key<'_>,
-        limits: Arc<Limits>,
-    ) -> Result<KeyId, Problem> {
+    fn add(&mut self, now: Timestamp, key: Key<'_>, limits: Arc<Limits>) -> Result<KeyId, Problem> {
         let state = KeyState::new(now, key.as_str(), limits, self.rules_version);
         self.table.add(now, state).ok_or_else(|| Problem {
             code: Code::BoundExceeded,

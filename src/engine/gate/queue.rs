@@ -91,11 +91,7 @@ impl<A> Gate<A> {
     }
 
     /// Takes a waiter out of all queues; those behind it move up.
-    pub(in crate::engine) fn leave(
-        &mut self,
-        now: Timestamp,
-        id: WaiterId,
-    ) -> Option<Waiter<A>> {
+    pub(in crate::engine) fn leave(&mut self, now: Timestamp, id: WaiterId) -> Option<Waiter<A>> {
         let waiter = self.dequeue(id)?;
         for (key, _) in &waiter.parts {
             self.serve(now, *key);

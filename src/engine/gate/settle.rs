@@ -25,9 +25,9 @@ impl<A> Gate<A> {
         spent: &[u64],
     ) -> Result<Reply, Problem> {
         let reservation = |grant: &Grant| matches!(grant.kind, GrantKind::Reservation);
-        let grant = self.owned(owner, id, reservation).ok_or_else(|| {
-            Self::not_held("there is no such reservation of this client")
-        })?;
+        let grant = self
+            .owned(owner, id, reservation)
+            .ok_or_else(|| Self::not_held("there is no such reservation of this client"))?;
         if grant.charges.len() != spent.len() {
             let message = format!(
                 "spent must be given for each of the {} keys of the reservation, not for {}",

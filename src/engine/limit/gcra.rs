@@ -88,7 +88,12 @@ impl Gcra {
     }
 
     /// Lends permits as if all of them were used at the last instant at which they may be.
-    pub(super) fn claim(&mut self, now: Timestamp, (rate, burst): (Rate, u64), wanted: u64) -> Claim {
+    pub(super) fn claim(
+        &mut self,
+        now: Timestamp,
+        (rate, burst): (Rate, u64),
+        wanted: u64,
+    ) -> Claim {
         let bucket = rate.in_seconds().as_nanos() * u128::from(burst);
         let quarter = bucket / u128::from(rate.max_requests()) / 4;
         let quarter = Duration::from_nanos(u64::try_from(quarter).unwrap_or(u64::MAX));

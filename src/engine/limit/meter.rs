@@ -73,13 +73,7 @@ impl Meter {
     }
 
     /// Takes permits of a charge back, as far as they still count.
-    pub(in crate::engine) fn refund(
-        &mut self,
-        now: Timestamp,
-        kind: &Kind,
-        mark: u64,
-        cost: u64,
-    ) {
+    pub(in crate::engine) fn refund(&mut self, now: Timestamp, kind: &Kind, mark: u64, cost: u64) {
         match (self, rate_of(kind)) {
             (Self::FixedWindow(slot), _) => slot.refund(mark, cost),
             (Self::SlidingWindow(log), _) => log.refund(now, mark, cost),
