@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
+use crate::wire::request::NAME_BYTES_MAX;
 
 /// The longest length of time that may be asked for: over 31 years.
 pub const SECONDS_MAX: f64 = 1e9;
@@ -45,6 +46,8 @@ pub struct ClientConfig {
     pub urls: Vec<Url>,
     /// How long a caller waits for an answer; `None` is without an end.
     pub timeout: Option<Duration>,
+    /// A name for people.
+    pub name: String,
 }
 
 impl ClientConfig {
@@ -58,7 +61,22 @@ impl ClientConfig {
             let problem = format!("must name 1 to {URLS_MAX} servers, not {}", urls.len());
             return Err(Error::Config { argument: "url", problem });
         }
-        Ok(Self { urls, timeout })
+        Ok(Self { urls, timeout, name: String::new() })
+    }
+}
+
+impl ClientConfig {
+    /// The same settings for a client of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the name is longer than [`NAME_BYTES_MAX`] bytes.
+    pub fn named(self, name: &str) -> Result<Self, Error> {
+        if name.len() > NAME_BYTES_MAX {
+            let problem = format!("must be at most {NAME_BYTES_MAX} bytes, not {}", name.len());
+            return Err(Error::Config { argument: "name", problem });
+        }
+        Ok(Self { name: name.to_owned(), ..self })
     }
 }
 

@@ -11,8 +11,10 @@
 pub mod answer;
 pub mod asking;
 pub mod config;
+pub mod conversation;
 pub mod engine;
 pub mod error;
+pub mod fallback;
 pub mod locker;
 pub mod time;
 pub mod wire;

@@ -211,25 +211,16 @@ impl Pattern {
         })
     }
 
-    /// Whether some key fits both patterns.
+    /// Whether some key fits both patterns: their stars can stand for whatever the other one has in
+    /// its middle, so it is enough that the starts agree, and the ends.
     fn meets(&self, other: &Self) -> bool {
-        let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
-        // Row by row: whether what is left of `one` meets what is left of `other` from each place.
-        let mut below: Vec<bool> = (0..=other.len())
-            .map(|place| other[place..].iter().all(|byte| *byte == b'*'))
-            .collect();
-        for left in one.iter().rev() {
-            let mut row = vec![*left == b'*' && below[other.len()]; other.len() + 1];
-            for place in (0..other.len()).rev() {
-                row[place] = match (*left, other[place]) {
-                    (b'*', b'*') => below[place] || row[place + 1],
-                    (b'*', _) => below[place] || row[place + 1],
-                    (_, b'*') => row[place + 1] || below[place],
-                    (one, other) => one == other && below[place + 1],
-                };
-            }
-            below = row;
-        }
-        below[0]
+        let ends = |pattern: &Self| {
+            let (start, rest) = pattern.0.split_once('*').unwrap_or_default();
+            let end = rest.rsplit('*').next().unwrap_or_default();
+            (start.to_owned(), end.to_owned())
+        };
+        let ((start, end), (other_start, other_end)) = (ends(self), ends(other));
+        (start.starts_with(&other_start) || other_start.starts_with(&start))
+            && (end.ends_with(&other_end) || other_end.ends_with(&end))
     }
 }
