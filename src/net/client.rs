@@ -46,12 +46,27 @@ pub struct Granted {
 /// What a request heard, and from which server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
-    link: LinkId,
+    /// None if a policy gave the answer.
+    link: Option<LinkId>,
     /// The answer.
     pub reply: Reply,
 }
 
+impl Granted {
+    /// The number of the grant.
+    #[must_use]
+    pub const fn grant(self) -> GrantId {
+        self.grant
+    }
+}
+
 impl Heard {
+    /// Whether no server gave the answer.
+    #[must_use]
+    pub const fn is_by_policy(&self) -> bool {
+        self.link.is_none()
+    }
+
     /// Where to give back what was granted, if it can be given back.
     #[must_use]
     pub fn granted(&self) -> Option<Granted> {
@@ -60,7 +75,7 @@ impl Heard {
             Reply::Block(block) => block.grant,
             Reply::Queued { .. } | Reply::Done | Reply::Refuse(_) => None,
         };
-        grant.map(|grant| Granted { link: self.link, grant })
+        Some(Granted { link: self.link?, grant: grant? })
     }
 }
 
@@ -191,7 +206,7 @@ impl Client {
         let timeout = timeout.unwrap_or_default();
         match outcome {
             Outcome::Reply(_, Reply::Refuse(problem)) => Err(Error::Refused(problem)),
-            Outcome::Reply(link, reply) => Ok(Heard { link, reply }),
+            Outcome::Reply(link, reply) => Ok(Heard { link: Some(link), reply }),
             Outcome::Late => {
                 Err(Error::Late { keys: keys_of(request), timeout, limit: String::new() })
             }
@@ -232,7 +247,7 @@ impl Client {
     pub fn fall_back(&self, request: &Request<'_>, policy: &Policy) -> Heard {
         let mut fallback = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
         let decision = fallback.decide(BootClock.now(), request, policy);
-        Heard { link: LinkId(0), reply: Reply::Decision(decision) }
+        Heard { link: None, reply: Reply::Decision(decision) }
     }
 
     /// Whether a server was heard since a request was last given up; looks once, and does not wait.

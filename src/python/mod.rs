@@ -4,9 +4,12 @@
 
 mod argument;
 mod client;
+mod decision;
+mod demand;
 mod door;
 mod error;
 mod exit;
+mod held;
 mod limit;
 mod locker;
 mod logging;
@@ -21,6 +24,10 @@ mod _zmqlocker {
 
     #[pymodule_export]
     use super::client::LockerClient;
+    #[pymodule_export]
+    use super::decision::Decision;
+    #[pymodule_export]
+    use super::held::Held;
     #[pymodule_export]
     use super::limit::Limit;
     #[pymodule_export]
