@@ -115,7 +115,7 @@ pub struct Conversation {
     questions: BTreeMap<RequestId, Question>,
     deadlines: BTreeSet<(Timestamp, RequestId)>,
     /// Answers that may still be declined, and who gave them.
-    unsettled: BTreeMap<RequestId, LinkId>,
+    unsettled: BTreeMap<RequestId, (LinkId, Option<GrantId>)>,
     last_beat: u64,
     /// Whether a server was heard since a request was given up.
     available: bool,
@@ -174,8 +174,8 @@ impl Conversation {
     }
 
     /// The answer to a request that is over may still be declined, until it is settled.
-    pub fn keep_open(&mut self, request: RequestId, link: LinkId) {
-        self.unsettled.insert(request, link);
+    pub fn keep_open(&mut self, request: RequestId, link: LinkId, grant: Option<GrantId>) {
+        self.unsettled.insert(request, (link, grant));
     }
 
     /// Whoever asked has its answer, and keeps it.
@@ -185,7 +185,10 @@ impl Conversation {
 
     /// Nobody took the answer to a request: what was granted with it is given back.
     pub fn decline(&mut self, request: RequestId) {
-        let Some(link) = self.unsettled.remove(&request) else { return };
+        let Some((link, grant)) = self.unsettled.remove(&request) else { return };
+        if let Some(grant) = grant {
+            self.drop_lease(link, grant);
+        }
         let talk = &mut self.talks[link.0];
         if talk.is_up && talk.hello_said {
             talk.write(|body| encode_cancel(body, request));

@@ -15,9 +15,7 @@ use crate::answer::Answer;
 use crate::engine::gate::{Bounds, Gate, Said};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
-use crate::engine::request::{
-    Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
-};
+use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
@@ -341,7 +339,7 @@ impl<E> Machine<E> {
     /// Whatever was granted with an answer comes back.
     fn take_back(&mut self, now: Timestamp, reply: &Reply, charges: &Charges) {
         self.gate.refund(now, charges);
-        if let Some(grant) = granted(reply) {
+        if let Some(grant) = reply.grant() {
             self.gate.revoke(now, grant);
         }
     }
@@ -443,14 +441,5 @@ impl<E> Machine<E> {
             session.waiting -= 1;
         }
         self.outputs.push_back(Output::Reply { session: id, request, reply });
-    }
-}
-
-/// What was granted with a reply, if it may be given back.
-fn granted(reply: &Reply) -> Option<GrantId> {
-    match reply {
-        Reply::Decision(decision) => decision.grant,
-        Reply::Block(block) => block.grant,
-        Reply::Queued { .. } | Reply::Done | Reply::Refuse(_) => None,
     }
 }

@@ -243,6 +243,18 @@ pub enum Reply {
     Refuse(Problem),
 }
 
+impl Reply {
+    /// The number under which what was granted with it may be given back, if it may.
+    #[must_use]
+    pub const fn grant(&self) -> Option<GrantId> {
+        match self {
+            Self::Decision(decision) => decision.grant,
+            Self::Block(block) => block.grant,
+            Self::Queued { .. } | Self::Done | Self::Refuse(_) => None,
+        }
+    }
+}
+
 /// Whether a request is allowed, and what is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {

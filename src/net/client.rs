@@ -70,12 +70,7 @@ impl Heard {
     /// Where to give back what was granted, if it can be given back.
     #[must_use]
     pub fn granted(&self) -> Option<Granted> {
-        let grant = match &self.reply {
-            Reply::Decision(decision) => decision.grant,
-            Reply::Block(block) => block.grant,
-            Reply::Queued { .. } | Reply::Done | Reply::Refuse(_) => None,
-        };
-        Some(Granted { link: self.link?, grant: grant? })
+        Some(Granted { link: self.link?, grant: self.reply.grant()? })
     }
 }
 

@@ -220,8 +220,8 @@ impl Shared {
                     }
                     Some(Caller::Loop) => {
                         self.callers.remove(&request);
-                        if let Outcome::Reply(link, _) = outcome {
-                            self.conversation.keep_open(request, link);
+                        if let Outcome::Reply(link, reply) = &outcome {
+                            self.conversation.keep_open(request, *link, reply.grant());
                         }
                         self.collected.push((request, outcome));
                     }

@@ -102,6 +102,10 @@ impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Given<T> {
     const INPUT_TYPE: PyStaticExpr = T::INPUT_TYPE;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Self::Error> {
+        // What Python code hands on that was not given to it.
+        if object.is(object.py().Ellipsis()) {
+            return Ok(Self::Nothing);
+        }
         object.extract().map(Self::Value)
     }
 }

@@ -309,6 +309,12 @@ impl LockerClient {
         waited.map(drop)
     }
 
+    /// How many seconds a call waits that does not say so itself, unless it is `next()`.
+    #[getter]
+    fn default_timeout(&self) -> Option<f64> {
+        self.timeout.map(|timeout| timeout.as_secs_f64())
+    }
+
     /// Closes the connections. Calls that wait in other threads end with `LockerError`.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.client.close());

@@ -90,9 +90,21 @@ impl Held {
         granted.and_then(|granted| self.client.lease_remaining(granted)).map_or(0.0, seconds_up)
     }
 
+    /// Tells the server that all of a reservation is spent, and does not wait for its answer.
+    fn spend(&self, py: Python<'_>) {
+        let all = self.wanted.0.iter().map(|(_, cost)| *cost).collect();
+        self.tell(py, Some(all));
+    }
+
     /// Tells the server that it is given back, and does not wait for its answer.
     fn let_go(&self, py: Python<'_>) {
-        if let Some((granted, request)) = self.give_back(None) {
+        self.tell(py, None);
+    }
+}
+
+impl Held {
+    fn tell(&self, py: Python<'_>, spent: Option<SmallVec<[u64; 1]>>) {
+        if let Some((granted, request)) = self.give_back(spent) {
             py.detach(|| {
                 // A client that is closed has given everything back already.
                 let _ = self.client.begin(&request, Some(granted), None, false);

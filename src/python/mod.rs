@@ -8,6 +8,7 @@ mod decision;
 mod demand;
 mod door;
 mod error;
+mod event_loop;
 mod exit;
 mod held;
 mod limit;
@@ -26,6 +27,8 @@ mod _zmqlocker {
     use super::client::LockerClient;
     #[pymodule_export]
     use super::decision::Decision;
+    #[pymodule_export]
+    use super::event_loop::EventLoopClient;
     #[pymodule_export]
     use super::held::Held;
     #[pymodule_export]
