@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
 use crate::engine::{
-    ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX,
+    ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
 use crate::wire::reply::{Replies, ServerItem};
@@ -25,6 +25,10 @@ const BEAT_INTERVAL: Duration = WAITER_SILENCE_MAX.checked_div(4).unwrap();
 
 /// After so many requests the server is told which answers it may forget.
 const FLOOR_INTERVAL: u32 = 64;
+
+/// How much longer than its caller wanted a request waits for the answer of the server in whose queue
+/// it is: that one knows the limit that said no.
+const LAST_WORD: Duration = Duration::from_millis(250);
 
 /// How many beats may be unanswered; of older ones the answer is of no use.
 const BEATS_MAX: usize = 32;
@@ -80,6 +84,8 @@ struct Question {
     /// What is asked in our protocol; none for the seed's.
     item: Option<Vec<u8>>,
     ttl: Option<Duration>,
+    /// How long the server is asked to let it wait.
+    wait: Option<Duration>,
     deadline: Option<Timestamp>,
     sent_at: Timestamp,
     queued_on: Option<LinkId>,
@@ -153,12 +159,16 @@ impl Conversation {
             Some(Request::Acquire { hold: Hold::Lease { ttl }, .. }) => Some(*ttl),
             _ => None,
         };
+        let wait = match request {
+            Some(Request::Acquire { wait: Wait::UpTo(length), .. }) => Some(*length),
+            _ => None,
+        };
         let item = request.map(|request| {
             let mut item = Vec::with_capacity(48);
             encode_request(&mut item, id, request);
             item
         });
-        let question = Question { item, ttl, deadline, sent_at: now, queued_on: None };
+        let question = Question { item, ttl, wait, deadline, sent_at: now, queued_on: None };
         self.questions.insert(id, question);
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
         self.perform(now);
@@ -289,7 +299,9 @@ impl Conversation {
     pub fn drop_lease(&mut self, link: LinkId, grant: GrantId) {
         if let Some(talk) = self.talks.get_mut(link.0) {
             talk.leases.remove(&grant);
-            talk.schedule_beat();
+            if self.available {
+                talk.schedule_beat();
+            }
         }
     }
 
@@ -399,6 +411,10 @@ impl Conversation {
                     && self.asking.is_asked(link, id)
                 {
                     question.queued_on = Some(link);
+                    if let Some((deadline, later)) = question.wait_for_last_word() {
+                        self.deadlines.remove(&(deadline, id));
+                        self.deadlines.insert((later, id));
+                    }
                     self.asking.handle(now, asking::Input::Queued(id));
                     self.talks[link.0].waiting += 1;
                     self.talks[link.0].schedule_beat_from(now);
@@ -501,9 +517,25 @@ impl Conversation {
         if let Some(link) = question.queued_on {
             let talk = &mut self.talks[link.0];
             talk.waiting = talk.waiting.saturating_sub(1);
-            talk.schedule_beat();
+            if self.available {
+                talk.schedule_beat();
+            }
         }
         Some(question)
+    }
+}
+
+impl Question {
+    /// Puts the deadline off once, if the server in whose queue it is will answer by then: the
+    /// deadline before, and the one from now on.
+    fn wait_for_last_word(&mut self) -> Option<(Timestamp, Timestamp)> {
+        let (wait, deadline) = (self.wait.take()?, self.deadline?);
+        if self.sent_at + wait > deadline + LAST_WORD / 2 {
+            return None;
+        }
+        let later = deadline + LAST_WORD;
+        self.deadline = Some(later);
+        Some((deadline, later))
     }
 }
 
