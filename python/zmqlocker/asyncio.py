@@ -51,6 +51,7 @@ class Permit(_Lease):
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
+        self._must_be_free()
         self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
         return self
 
@@ -69,14 +70,13 @@ class Reservation(_Reservation):
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
+        self._must_be_free()
         self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         """Spend what was reserved, if nothing else was said. Waits for nothing."""
-        held = self._now()
-        if not held.given_back:
-            held.spend()
+        self._now().spend()
 
     async def commit(self, spent: int | Mapping[str, int]) -> None:
         """Say how much was spent: the rest goes back, what is beyond is counted.
@@ -100,7 +100,7 @@ class LockerClient:
     The arguments are those of `zmqlocker.LockerClient`.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         url: str | list[str] | tuple[str, ...] = "tcp://localhost:7777",
         *,
@@ -119,9 +119,10 @@ class LockerClient:
         self._descriptor = -1
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._on_timer: Callable[[], None] = self._collect
         self._closed = False
 
-    async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:  # noqa: ASYNC109
+    async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:
         """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""
         answer: str = await self._ask(self._core.next, key, timeout)
         return answer
@@ -131,7 +132,7 @@ class LockerClient:
         key: Keys,
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,  # noqa: ASYNC109
+        timeout: Timeout = ...,
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and do not wait for them."""
@@ -143,7 +144,7 @@ class LockerClient:
         self,
         keys: Iterable[Keys],
         *,
-        timeout: Timeout = ...,  # noqa: ASYNC109
+        timeout: Timeout = ...,
         on_failure: str | None = None,
     ) -> list[Decision]:
         """Ask for permits of many keys at once, each by itself."""
@@ -155,7 +156,7 @@ class LockerClient:
         key: Keys,
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,  # noqa: ASYNC109
+        timeout: Timeout = ...,
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and wait for them in the server's queue."""
@@ -201,20 +202,20 @@ class LockerClient:
 
         return decorate
 
-    async def peek(self, key: str, cost: int | None = None, *, timeout: Timeout = ...) -> Decision:  # noqa: ASYNC109
+    async def peek(self, key: str, cost: int | None = None, *, timeout: Timeout = ...) -> Decision:
         """Tell what the answer to a request would be. Takes nothing."""
         decision: Decision = await self._ask(self._core.peek, key, cost, timeout)
         return decision
 
-    async def reset(self, key: str, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+    async def reset(self, key: str, *, timeout: Timeout = ...) -> None:
         """Forget everything that was used of `key`, and a freeze. Leases stay."""
         await self._ask(self._core.reset, key, timeout)
 
-    async def freeze(self, key: str, seconds: float, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+    async def freeze(self, key: str, seconds: float, *, timeout: Timeout = ...) -> None:
         """Let nobody have a permit of `key` for so many seconds."""
         await self._ask(self._core.freeze, key, seconds, timeout)
 
-    async def set_limits(self, key: str, limits: Limits, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+    async def set_limits(self, key: str, limits: Limits, *, timeout: Timeout = ...) -> None:
         """Give `key` other limits while the server runs. What was used stays used."""
         await self._ask(self._core.set_limits, key, limits, timeout)
 
@@ -251,7 +252,7 @@ class LockerClient:
         """Tell the servers."""
         return repr(self._client).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
 
-    async def _hold(self, wanted: tuple[Any, ...], timeout: Timeout) -> _zmqlocker.Held:  # noqa: ASYNC109
+    async def _hold(self, wanted: tuple[Any, ...], timeout: Timeout) -> _zmqlocker.Held:
         def start(future: asyncio.Future[Any], left: Timeout) -> int:
             return self._core.hold(future, *wanted, left)
 
@@ -264,7 +265,7 @@ class LockerClient:
     async def _ask_until_heard(
         self,
         start: Callable[[asyncio.Future[Any], Timeout], int],
-        timeout: Timeout,  # noqa: ASYNC109
+        timeout: Timeout,
     ) -> Any:
         """Ask, and ask again where the server has let the place in its queue go."""
         loop = asyncio.get_running_loop()
@@ -278,9 +279,12 @@ class LockerClient:
                 left = None if deadline is None else max(deadline - loop.time(), 1e-9)
 
     async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
-        loop = self._loop
-        if loop is None:
-            loop = self._attach()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._attach(loop)
+        elif loop is not self._loop:
+            message = "the client belongs to another event loop: make one in each"
+            raise RuntimeError(message)
         future: asyncio.Future[Any] = loop.create_future()
         request = start(future, *arguments)
         if not self._flush_is_due:
@@ -293,20 +297,26 @@ class LockerClient:
                 self._core.decline(request)
             raise
 
-    def _attach(self) -> asyncio.AbstractEventLoop:
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the running event loop watch the sockets."""
-        self._loop = asyncio.get_running_loop()
         self._descriptor = self._core.fileno()
         # The loop does not keep the client alive.
         this = weakref.ref(self)
 
-        def readable() -> None:
+        def collect() -> None:
             client = this()
             if client:
                 client._collect()  # noqa: SLF001
 
-        self._loop.add_reader(self._descriptor, readable)
-        return self._loop
+        def collect_in_time() -> None:
+            client = this()
+            if client:
+                client._timer = None  # noqa: SLF001
+                client._collect()  # noqa: SLF001
+
+        self._on_timer = collect_in_time
+        loop.add_reader(self._descriptor, collect)
+        self._loop = loop
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -323,11 +333,7 @@ class LockerClient:
         if due is None:
             return
         at = self._loop.time() + due
-        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
+        if self._timer is None or at < self._timer.when():
             if self._timer:
                 self._timer.cancel()
             self._timer = self._loop.call_at(at, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._collect()
