@@ -116,6 +116,10 @@ class LockerClient(_zmqlocker.LockerClient):
         """
         return Reservation(self, (key, cost), _given(timeout))
 
+    def block(self, key: str) -> _zmqlocker.Block:
+        """Have permits of `key` in advance and spend them without a round trip."""
+        return _zmqlocker.Block(self, key)
+
     def limited(
         self,
         key: str | dict[str, int],

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
 use crate::net::clock::BootClock;
 use crate::net::connections::Connections;
-use crate::net::exchange::{Caller, Question};
+use crate::net::exchange::{Caller, Mailbox, Question};
 use crate::net::per_process::PerProcess;
 use crate::time::Clock;
 use crate::wire::seed;
@@ -53,6 +53,10 @@ pub struct Heard {
 }
 
 impl Granted {
+    pub(super) const fn new(link: LinkId, grant: GrantId) -> Self {
+        Self { link, grant }
+    }
+
     /// The number of the grant.
     #[must_use]
     pub const fn grant(self) -> GrantId {
@@ -255,7 +259,7 @@ impl Client {
         if connections.is_available() {
             return Ok(true);
         }
-        connections.collect()?;
+        connections.look()?;
         Ok(connections.is_available())
     }
 
@@ -275,6 +279,28 @@ impl Client {
         let question = Question { request: Some(request), only, timeout };
         let caller = if answer { Caller::Loop } else { Caller::Nobody };
         self.connections()?.begin(question, caller)
+    }
+
+    /// Asks something, sends it at once, and leaves the answer in a mailbox.
+    pub(super) fn begin_for(
+        &self,
+        request: &Request<'_>,
+        mailbox: Mailbox,
+    ) -> Result<RequestId, Error> {
+        let question = Question { request: Some(request), only: None, timeout: None };
+        let connections = self.connections()?;
+        let id = connections.begin(question, Caller::Mailbox(mailbox))?;
+        connections.look()?;
+        Ok(id)
+    }
+
+    /// Sends what is to be sent and takes in what has come, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn look(&self) -> Result<(), Error> {
+        self.connections()?.look()
     }
 
     /// Asks for one permit as the seed's clients do, and leaves the answer to [`Client::collect`].

@@ -131,6 +131,13 @@ impl Connections {
         Ok(std::mem::take(&mut shared.collected))
     }
 
+    /// Sends what is to be sent and takes in what has come; what the event loop has to collect stays.
+    pub(super) fn look(&self) -> Result<(), Error> {
+        let mut shared = self.lock();
+        shared.glance()?;
+        self.exchange(&mut shared).map(drop)
+    }
+
     /// How long until [`Connections::collect`] has to be called again, if nothing comes.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
         let shared = self.lock();

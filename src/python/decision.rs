@@ -15,6 +15,10 @@ pub(super) struct Decision {
 }
 
 impl Decision {
+    pub(super) const fn is_allowed(&self) -> bool {
+        self.decision.allowed
+    }
+
     /// The decision of a server, or of the policy of that name, on a request for these keys.
     pub(super) fn new(
         decision: engine::Decision,

@@ -108,7 +108,7 @@ impl Held {
             py.detach(|| {
                 // A client that is closed has given everything back already.
                 let _ = self.client.begin(&request, Some(granted), None, false);
-                let _ = self.client.collect();
+                let _ = self.client.look();
                 self.client.drop_lease(granted);
             });
         }
