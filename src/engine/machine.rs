@@ -19,9 +19,7 @@ use crate::engine::request::{
     Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };
 use crate::engine::rules::Rules;
-use crate::engine::session::{
-    ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions,
-};
+use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
@@ -266,7 +264,11 @@ impl<E> Machine<E> {
                 if let Some((waiter, ahead)) = self.gate.handle(now, asker, Some(id), request) {
                     self.begin_wait(id, request_id, Asked::Waiting(waiter));
                     let reply = Reply::Queued { ahead };
-                    self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
+                    self.outputs.push_back(Output::Reply {
+                        session: id,
+                        request: request_id,
+                        reply,
+                    });
                 }
                 return;
             }
@@ -349,7 +351,8 @@ impl<E> Machine<E> {
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         // Leases end by timers of their own; the session is looked at again later.
-        session.due_at = session.silent_at().max(now + Duration::from_secs(1));
+        let silent_at = session.silent_at();
+        session.due_at = if silent_at > now { silent_at } else { now + Duration::from_secs(1) };
         self.gate.timers.set(session.due_at, Timer::Session(id));
     }
 
@@ -366,9 +369,7 @@ impl<E> Machine<E> {
                 *asked = Asked::Cancelled;
             }
         }
-        for waiter in waiters {
-            self.gate.leave(now, waiter);
-        }
+        self.gate.leave_together(now, &waiters);
         dropped
     }
 

@@ -1,5 +1,6 @@
 //! Which key has which limits.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ impl Limits {
     }
 
     /// The limits, in the order in which they were given.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Limit> {
         self.0.iter().map(|(limit, _)| limit)
     }
@@ -78,7 +80,7 @@ impl Limits {
 /// use zmqlocker::engine::{Key, Limits, Rules};
 ///
 /// let rules = [("tenant:*", "10/s"), ("tenant:vip-*", "100/s")];
-/// let rules = rules.map(|(pattern, limit)| (pattern.to_owned(), Limits::parse(&[limit]).unwrap()));
+/// let rules = rules.map(|(key, limit)| (key.to_owned(), Limits::parse(&[limit]).unwrap()));
 /// let rules = Rules::new(rules, None)?;
 /// let limits = rules.find(Key::parse("tenant:vip-7")?).unwrap();
 /// assert_eq!(&**limits.text(0), "100/s");
@@ -117,7 +119,7 @@ impl Rules {
             }
             all.add(text, Arc::new(limits))?;
         }
-        all.patterns.sort_by(|(one, _), (other, _)| other.literals().cmp(&one.literals()));
+        all.patterns.sort_by_key(|(pattern, _)| Reverse(pattern.literals()));
         Ok(all)
     }
 
@@ -209,9 +211,7 @@ impl Pattern {
             let mut row = vec![*left == b'*' && below[other.len()]; other.len() + 1];
             for place in (0..other.len()).rev() {
                 row[place] = match (*left, other[place]) {
-                    (b'*', b'*') => below[place] || row[place + 1],
-                    (b'*', _) => below[place] || row[place + 1],
-                    (_, b'*') => row[place + 1] || below[place],
+                    (b'*', _) | (_, b'*') => below[place] || row[place + 1],
                     (one, other) => one == other && below[place + 1],
                 };
             }

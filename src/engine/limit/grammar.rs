@@ -248,8 +248,7 @@ impl Reader<'_> {
     fn wrong(&self, place: usize, problem: &str) -> Error {
         let column = self.text[..place].chars().count() + 1;
         let text = self.text;
-        let problem =
-            format!("must read like \"500/min\": column {column} of {text:?}: {problem}");
+        let problem = format!("must read like \"500/min\": column {column} of {text:?}: {problem}");
         Error::Config { argument: "limit", problem }
     }
 }
@@ -286,14 +285,23 @@ mod tests {
             ("", "1 of \"\": expected a whole number, found the end"),
             ("500", "4 of \"500\": expected \"/\" or \"at once\", found the end"),
             ("500/mn", "5 of \"500/mn\": expected a unit (s, ms, min, h, day), found \"mn\""),
-            ("5/s often", "5 of \"5/s often\": expected \"sliding\", \"gcra\", \"shadow\" or the \
-                           end, found \"often\""),
+            (
+                "5/s often",
+                "5 of \"5/s often\": expected \"sliding\", \"gcra\", \"shadow\" or the \
+                           end, found \"often\"",
+            ),
             ("2 at twice", "6 of \"2 at twice\": expected \"once\", found \"twice\""),
             ("0/s", "1 of \"0/s\": max_requests must be from 1 to 1000000000000, not 0"),
-            ("1/s gcra burst 0", "16 of \"1/s gcra burst 0\": burst must be from 1 to \
-                                  1000000000000, not 0"),
-            ("1/0s", "1 of \"1/0s\": in_seconds must be above 0 and at most 1000000000 seconds, \
-                      not 0.0"),
+            (
+                "1/s gcra burst 0",
+                "16 of \"1/s gcra burst 0\": burst must be from 1 to \
+                                  1000000000000, not 0",
+            ),
+            (
+                "1/0s",
+                "1 of \"1/0s\": in_seconds must be above 0 and at most 1000000000 seconds, \
+                      not 0.0",
+            ),
             ("-1/s", "1 of \"-1/s\": expected a whole number, found \"-1/s\""),
             ("é/s", "1 of \"é/s\": expected a whole number, found \"é/s\""),
         ] {
