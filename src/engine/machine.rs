@@ -374,7 +374,8 @@ impl<E> Machine<E> {
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         // Leases end by timers of their own; the session is looked at again later.
-        session.due_at = session.silent_at().max(now + Duration::from_secs(1));
+        let silent_at = session.silent_at();
+        session.due_at = if silent_at > now { silent_at } else { now + Duration::from_secs(1) };
         self.gate.timers.set(session.due_at, Timer::Session(id));
     }
 
@@ -391,9 +392,7 @@ impl<E> Machine<E> {
                 *asked = Asked::Cancelled;
             }
         }
-        for waiter in waiters {
-            self.gate.leave(now, waiter);
-        }
+        self.gate.leave_together(now, &waiters);
         dropped
     }
 

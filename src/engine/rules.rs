@@ -1,5 +1,6 @@
 //! Which key has which limits.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ impl Limits {
     }
 
     /// The limits, in the order in which they were given.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Limit> {
         self.0.iter().map(|(limit, _)| limit)
     }
@@ -85,7 +87,7 @@ impl Limits {
 /// use zmqlocker::engine::{Key, Limits, Rules};
 ///
 /// let rules = [("tenant:*", "10/s"), ("tenant:vip-*", "100/s")];
-/// let rules = rules.map(|(pattern, limit)| (pattern.to_owned(), Limits::parse(&[limit]).unwrap()));
+/// let rules = rules.map(|(key, limit)| (key.to_owned(), Limits::parse(&[limit]).unwrap()));
 /// let rules = Rules::new(rules, None)?;
 /// let limits = rules.find(Key::parse("tenant:vip-7")?).unwrap();
 /// assert_eq!(&**limits.text(0), "100/s");
@@ -124,7 +126,7 @@ impl Rules {
             }
             all.add(text, Arc::new(limits))?;
         }
-        all.patterns.sort_by(|(one, _), (other, _)| other.literals().cmp(&one.literals()));
+        all.patterns.sort_by_key(|(pattern, _)| Reverse(pattern.literals()));
         Ok(all)
     }
 
