@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod asking;
 pub mod config;
+pub mod config_file;
 pub mod conversation;
 pub mod engine;
 pub mod error;

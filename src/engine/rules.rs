@@ -1,6 +1,5 @@
 //! Which key has which limits.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -121,12 +120,8 @@ impl Rules {
     ) -> Result<Self, Error> {
         let mut all = Self { others: others.map(Arc::new), ..Self::default() };
         for (text, limits) in rules {
-            if all.names.len() + all.patterns.len() == Self::RULES_MAX {
-                return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
-            }
-            all.add(text, Arc::new(limits))?;
+            all.add(text, limits)?;
         }
-        all.patterns.sort_by_key(|(pattern, _)| Reverse(pattern.literals()));
         Ok(all)
     }
 
@@ -136,7 +131,16 @@ impl Rules {
         Self { others: Some(Arc::new(Limits::of_rate(rate))), ..Self::default() }
     }
 
-    fn add(&mut self, text: String, limits: Arc<Limits>) -> Result<(), Error> {
+    /// Adds a rule for a name or a pattern.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::new`]; then the rules are as they were.
+    pub fn add(&mut self, text: String, limits: Limits) -> Result<(), Error> {
+        let limits = Arc::new(limits);
+        if self.names.len() + self.patterns.len() == Self::RULES_MAX {
+            return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
+        }
         Key::parse(&text).map_err(|error| bad(format!("must be for keys: {error}")))?;
         if !text.contains('*') {
             if self.names.contains_key(&text) {
@@ -159,7 +163,9 @@ impl Rules {
                 other.0, pattern.0
             )));
         }
-        self.patterns.push((pattern, limits));
+        let literals = pattern.literals();
+        let place = self.patterns.partition_point(|(other, _)| other.literals() >= literals);
+        self.patterns.insert(place, (pattern, limits));
         Ok(())
     }
 

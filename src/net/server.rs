@@ -137,6 +137,12 @@ impl Server {
         let _ = self.control.waker.wake();
     }
 
+    /// Tells the log that other limits were wrong, and that the old ones hold.
+    pub fn refuse_reload(&self, error: &Error) {
+        let endpoint = &self.endpoint;
+        log::error!(target: "zmqlocker", "{endpoint} keeps its limits: {error}");
+    }
+
     /// A handle that can stop this server.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
