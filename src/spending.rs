@@ -149,12 +149,10 @@ impl<G> Spending<G> {
             Lot { granted, permits: block.permits, left: block.permits, sent_at, valid_until };
         if self.present.is_some() && self.next.is_none() {
             self.next = Some(lot);
-        } else {
-            if let Some(old) = self.present.replace(lot)
-                && old.left > 0
-            {
-                self.void.push((old.granted, old.left));
-            }
+        } else if let Some(old) = self.present.replace(lot)
+            && old.left > 0
+        {
+            self.void.push((old.granted, old.left));
         }
     }
 

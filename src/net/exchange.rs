@@ -204,7 +204,7 @@ impl Shared {
         wake_watcher: impl Fn(),
     ) -> Result<(), Error> {
         if self.conversation.poll_timeout().is_some_and(|due| due <= now) {
-            self.conversation.handle(now, Input::Tick);
+            self.conversation.handle(now, &Input::Tick);
         }
         self.behind = false;
         for _ in 0..ROUNDS_MAX {
@@ -262,10 +262,10 @@ impl Shared {
             if let Some(event) = link.poll(now)? {
                 any = true;
                 match &event {
-                    LinkEvent::Up => self.conversation.handle(now, Input::Up(id)),
-                    LinkEvent::Down => self.conversation.handle(now, Input::Down(id)),
+                    LinkEvent::Up => self.conversation.handle(now, &Input::Up(id)),
+                    LinkEvent::Down => self.conversation.handle(now, &Input::Down(id)),
                     LinkEvent::Message(message) => {
-                        self.conversation.handle(now, Input::Message(id, message));
+                        self.conversation.handle(now, &Input::Message(id, message));
                     }
                 }
             }

@@ -156,16 +156,12 @@ impl Lender {
     fn take_in_ahead(&self, state: &mut State) -> Result<(), Error> {
         let Some(ahead) = state.ahead.take() else { return Ok(()) };
         self.client.look()?;
-        let outcome = ahead.mailbox.take();
-        match outcome {
-            Some(Outcome::Reply(link, Reply::Block(block))) => {
-                let granted = block.grant.map(|grant| Granted::new(link, grant));
-                state.spending.receive(BootClock.now(), ahead.sent_at, &block, granted);
-            }
-            _ => {
-                self.client.forget(ahead.request);
-                state.spending.give_up_asking_ahead();
-            }
+        if let Some(Outcome::Reply(link, Reply::Block(block))) = ahead.mailbox.take() {
+            let granted = block.grant.map(|grant| Granted::new(link, grant));
+            state.spending.receive(BootClock.now(), ahead.sent_at, &block, granted);
+        } else {
+            self.client.forget(ahead.request);
+            state.spending.give_up_asking_ahead();
         }
         Ok(())
     }

@@ -55,6 +55,7 @@ impl LockerServer {
         limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
         config=None, block=true, patience=None
     ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
         py: Python<'_>,
         max_requests: Given<Count>,
