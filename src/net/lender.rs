@@ -7,7 +7,7 @@ use crate::asking::RequestId;
 use crate::conversation::Outcome;
 use crate::engine::{Cost, Decision, Key, Reply, Request};
 use crate::error::Error;
-use crate::net::client::{Client, Granted};
+use crate::net::client::{Client, Granted, Heard};
 use crate::net::clock::BootClock;
 use crate::net::exchange::Mailbox;
 use crate::spending::{Spending, Spent};
@@ -113,15 +113,21 @@ impl Lender {
         let sent_at = BootClock.now();
         let request = self.request(wanted)?;
         let heard = self.client.ask(&request, None, timeout, go_on)?;
+        self.receive(sent_at, heard)
+    }
+
+    /// Takes in what a server answered to [`Lender::request`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`] if it is no answer to that.
+    pub fn receive(&self, sent_at: Timestamp, heard: Heard) -> Result<(), Error> {
         let granted = heard.granted();
-        match heard.reply {
-            Reply::Block(block) => {
-                let now = BootClock.now();
-                self.lock().spending.receive(now, sent_at, &block, granted);
-                Ok(())
-            }
-            other => Err(Error::unexpected(&other)),
-        }
+        let Reply::Block(block) = heard.reply else {
+            return Err(Error::unexpected(&heard.reply));
+        };
+        self.lock().spending.receive(BootClock.now(), sent_at, &block, granted);
+        Ok(())
     }
 
     /// Gives back what was not spent.
@@ -138,8 +144,12 @@ impl Lender {
         let _ = self.client.look();
     }
 
-    /// What asks for a block.
-    fn request(&self, wanted: Cost) -> Result<Request<'_>, Error> {
+    /// What asks a server for a block.
+    ///
+    /// # Errors
+    ///
+    /// None: the key was read before.
+    pub fn request(&self, wanted: Cost) -> Result<Request<'_>, Error> {
         Ok(Request::Block { key: Key::parse(&self.key)?, wanted })
     }
 

@@ -25,7 +25,7 @@ use crate::python::locker::word;
 #[pyclass(frozen, weakref, module = "zmqlocker")]
 pub(super) struct Block {
     client: Py<LockerClient>,
-    lender: Lender,
+    pub(super) lender: Lender,
 }
 
 impl Block {
@@ -152,6 +152,21 @@ impl Block {
             Ok(()) => Ok(self.allowed()),
             Err(_) => self.acquire_at_server(py, cost, wait_up_to(timeout), timeout),
         }
+    }
+
+    /// Spends permits if that needs no wait: `None` if they were spent, a decision if there are none,
+    /// or for how many a server has to be asked.
+    fn _spend<'py>(&self, py: Python<'py>, cost: Count) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.lender.spend(Cost::new(cost.0)?)? {
+            AtOnce::Yes => Ok(None),
+            AtOnce::No(decision) => Ok(Some(Bound::new(py, self.decision(decision))?.into_any())),
+            AtOnce::Ask(wanted) => Ok(Some(wanted.permits().into_pyobject(py)?.into_any())),
+        }
+    }
+
+    /// The decision on permits that were spent here.
+    fn _allowed(&self) -> Decision {
+        self.allowed()
     }
 
     /// The key.
