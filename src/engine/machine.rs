@@ -25,11 +25,11 @@ use crate::time::Timestamp;
 
 /// What the engine is told. `E` is the shell's address of one of the seed's clients.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Input<'a, E> {
+pub enum Input<'a, 'b, E> {
     /// The seed's request: one permit of the key `default`.
     Next(E),
     /// A request of a session. If it was made before, its answer is repeated.
-    Ask(SessionId, RequestId, &'a Request<'a>),
+    Ask(SessionId, RequestId, &'a Request<'b>),
     /// The client lives, and has the answers to all its requests below this one.
     Beat(SessionId, RequestId),
     /// Nobody wants the answer to this request: what was granted with it comes back.
@@ -174,7 +174,7 @@ impl<E> Machine<E> {
     }
 
     /// Takes in what happened at `now`, which is never before the `now` of an earlier call.
-    pub fn handle(&mut self, now: Timestamp, input: Input<'_, E>) {
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_, '_, E>) {
         debug_assert!(self.outputs.is_empty(), "drain the outputs before the next input");
         while let Some(timer) = self.gate.timers.pop_due(now) {
             match timer {
