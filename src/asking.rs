@@ -21,20 +21,13 @@ pub struct LinkId(pub usize);
 
 /// What happens to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input<'a> {
+pub enum Input {
     /// A link is connected.
     Up(LinkId),
     /// A link is not connected any more; what it still owed is lost.
     Down(LinkId),
-    /// A server answered.
-    Answer {
-        /// Which one.
-        from: LinkId,
-        /// The number that the answer carries.
-        to: RequestId,
-        /// What it says.
-        body: &'a [u8],
-    },
+    /// A server said that a request waits: its answer may take its time.
+    Queued(RequestId),
     /// Nothing but the time.
     Tick,
 }
@@ -44,15 +37,8 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send a request to a server.
     Send(LinkId, RequestId),
-    /// Give an answer to whoever waits for it.
-    Deliver {
-        /// The request that is answered, and done.
-        request: RequestId,
-        /// Who answered.
-        from: LinkId,
-        /// What it says.
-        body: Vec<u8>,
-    },
+    /// Tell a server that nobody wants its answer any more.
+    Cancel(LinkId, RequestId),
 }
 
 /// The requests of one client that are under way.
@@ -74,6 +60,8 @@ struct Pending {
     asked: LinkSet,
     /// When to ask one more.
     answer_expected: Timestamp,
+    /// The only link that may be asked, if there is such a one.
+    only: Option<LinkId>,
 }
 
 impl Asking {
@@ -92,22 +80,48 @@ impl Asking {
         }
     }
 
-    /// Starts a request.
-    pub fn ask(&mut self, now: Timestamp) -> RequestId {
+    /// Starts a request: to `only` one link if it is about what that server has, to any otherwise.
+    pub fn ask(&mut self, now: Timestamp, only: Option<LinkId>) -> RequestId {
         self.next_id += 1;
         let request = RequestId(self.next_id);
-        self.pending.insert(request, Pending { asked: LinkSet::default(), answer_expected: now });
+        let pending = Pending { asked: LinkSet::default(), answer_expected: now, only };
+        self.pending.insert(request, pending);
         self.send(now, request);
         request
     }
 
     /// Whoever asked does not wait any more.
     pub fn forget(&mut self, request: RequestId) {
-        self.pending.remove(&request);
+        if let Some(pending) = self.pending.remove(&request) {
+            self.outputs.retain(|output| !matches!(output, Output::Send(_, it) if *it == request));
+            self.cancel(pending.asked, request);
+        }
+    }
+
+    /// A server answered a request. Whether its answer is the first, and counts.
+    pub fn answered(&mut self, from: LinkId, request: RequestId) -> bool {
+        self.silent.remove(from);
+        let Some(mut pending) = self.pending.remove(&request) else { return false };
+        pending.asked.remove(from);
+        self.cancel(pending.asked, request);
+        true
+    }
+
+    /// All requests below this one are done.
+    #[must_use]
+    pub fn floor(&self) -> RequestId {
+        let next = || RequestId(self.next_id + 1);
+        self.pending.first_key_value().map_or_else(next, |(request, _)| *request)
+    }
+
+    /// Whether a link was asked this, and may still answer.
+    #[must_use]
+    pub fn is_asked(&self, link: LinkId, request: RequestId) -> bool {
+        self.pending.get(&request).is_some_and(|pending| pending.asked.contains(link))
     }
 
     /// Takes in what happened at `now`.
-    pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+    pub fn handle(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Up(link) => {
                 self.up.insert(link);
@@ -119,14 +133,15 @@ impl Asking {
                 for pending in self.pending.values_mut() {
                     pending.asked.remove(link);
                 }
-                self.outputs.retain(|output| !matches!(output, Output::Send(to, _) if *to == link));
+                self.outputs.retain(|output| {
+                    let (Output::Send(to, _) | Output::Cancel(to, _)) = output;
+                    *to != link
+                });
                 self.send_unsent(now);
             }
-            Input::Answer { from, to, body } => {
-                self.silent.remove(from);
-                if self.pending.remove(&to).is_some() {
-                    let body = body.to_vec();
-                    self.outputs.push_back(Output::Deliver { request: to, from, body });
+            Input::Queued(request) => {
+                if let Some(pending) = self.pending.get_mut(&request) {
+                    pending.answer_expected = Timestamp::NEVER;
                 }
             }
             Input::Tick => self.ask_others(now),
@@ -149,6 +164,7 @@ impl Asking {
             .filter(|pending| !pending.asked.is_empty())
             .map(|pending| pending.answer_expected)
             .min()
+            .filter(|due| *due < Timestamp::NEVER)
     }
 
     /// Whether no request is under way.
@@ -179,8 +195,10 @@ impl Asking {
 
     /// Sends a request to a link that was not asked yet, if there is one.
     fn send(&mut self, now: Timestamp, request: RequestId) {
-        let Some(asked) = self.pending.get(&request).map(|pending| pending.asked) else { return };
-        let link = self.choose(asked);
+        let Some(pending) = self.pending.get(&request) else { return };
+        let (asked, only) = (pending.asked, pending.only);
+        let usable = |link: &LinkId| self.up.contains(*link) && !asked.contains(*link);
+        let link = only.map_or_else(|| self.choose(asked), |only| Some(only).filter(usable));
         let Some(pending) = self.pending.get_mut(&request) else { return };
         pending.answer_expected = now + ANSWER_EXPECTED;
         if let Some(link) = link {
@@ -188,6 +206,11 @@ impl Asking {
             self.turn = link.0 + 1;
             self.outputs.push_back(Output::Send(link, request));
         }
+    }
+
+    fn cancel(&mut self, asked: LinkSet, request: RequestId) {
+        let links = (0..self.links).map(LinkId).filter(|link| asked.contains(*link));
+        self.outputs.extend(links.map(|link| Output::Cancel(link, request)));
     }
 
     /// The next link in turn that is up and not in `asked`; a silent one only if there is no other.

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::engine::Rate;
+use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
+use crate::wire::request::NAME_BYTES_MAX;
 
 /// The longest length of time that may be asked for: over 31 years.
 pub const SECONDS_MAX: f64 = 1e9;
@@ -19,12 +20,23 @@ pub const URLS_MAX: usize = 64;
 /// A server's settings.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// What is granted.
-    pub limit: Rate,
+    /// Which key has which limits.
+    pub rules: Rules,
     /// Where to serve; a `*` in the place of a port lets the system choose one.
     pub url: Url,
     /// How long a request may wait for the slot in which it gets its permit.
     pub patience: Duration,
+    /// How many of what there may be at a time.
+    pub bounds: Bounds,
+}
+
+impl ServerConfig {
+    /// Settings for a server that grants `rate` of every key, as the seed's.
+    #[must_use]
+    pub fn of_rate(rate: Rate, url: Url) -> Self {
+        let rules = Rules::of_rate(rate);
+        Self { rules, url, patience: Duration::ZERO, bounds: Bounds::default() }
+    }
 }
 
 /// A client's settings.
@@ -34,6 +46,8 @@ pub struct ClientConfig {
     pub urls: Vec<Url>,
     /// How long a caller waits for an answer; `None` is without an end.
     pub timeout: Option<Duration>,
+    /// A name for people.
+    pub name: String,
 }
 
 impl ClientConfig {
@@ -47,7 +61,22 @@ impl ClientConfig {
             let problem = format!("must name 1 to {URLS_MAX} servers, not {}", urls.len());
             return Err(Error::Config { argument: "url", problem });
         }
-        Ok(Self { urls, timeout })
+        Ok(Self { urls, timeout, name: String::new() })
+    }
+}
+
+impl ClientConfig {
+    /// The same settings for a client of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the name is longer than [`NAME_BYTES_MAX`] bytes.
+    pub fn named(self, name: &str) -> Result<Self, Error> {
+        if name.len() > NAME_BYTES_MAX {
+            let problem = format!("must be at most {NAME_BYTES_MAX} bytes, not {}", name.len());
+            return Err(Error::Config { argument: "name", problem });
+        }
+        Ok(Self { name: name.to_owned(), ..self })
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::engine::Problem;
+
 /// An error of this crate. A refusal is not one: it is an [`Answer`](crate::answer::Answer).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
@@ -29,6 +31,33 @@ pub enum Error {
         /// Why there is no connection, where that is known; empty if a server is only silent.
         problem: String,
     },
+    /// No server answered in time.
+    #[error(
+        "no answer from {servers} within {} s{}{problem}",
+        .timeout.as_secs_f64(),
+        if .problem.is_empty() { "" } else { ": " }
+    )]
+    Unavailable {
+        /// The URLs that were asked.
+        servers: String,
+        /// How long the caller was ready to wait.
+        timeout: Duration,
+        /// Why there is no connection, where that is known; empty if a server is only silent.
+        problem: String,
+    },
+    /// The caller waited for permits until its time ran out.
+    #[error("no permit of {keys} within {} s{}", .timeout.as_secs_f64(), Limited(.limit))]
+    Late {
+        /// The keys that were asked for.
+        keys: String,
+        /// How long the caller was ready to wait.
+        timeout: Duration,
+        /// The limit that said no, where that is known; otherwise empty.
+        limit: String,
+    },
+    /// A server refused a request because it cannot be answered.
+    #[error("{0}")]
+    Refused(Problem),
     /// A server answered with something that is no answer.
     #[error("{server} does not speak this protocol: it answered {answer:?}")]
     Protocol {
@@ -51,4 +80,26 @@ pub enum Error {
         /// What the system said.
         problem: String,
     },
+}
+
+impl Error {
+    /// An answer that is none to what was asked.
+    pub(crate) fn unexpected(answer: &dyn std::fmt::Debug) -> Self {
+        let answer = format!("{answer:?}").chars().take(200).collect();
+        Self::Protocol { server: "the server".to_owned(), answer }
+    }
+
+    /// Something that ought to work, and what the system said instead.
+    pub(crate) fn system(action: &'static str, problem: &dyn std::fmt::Display) -> Self {
+        Self::System { action, problem: problem.to_string() }
+    }
+}
+
+/// The limit in a sentence, if there is one.
+struct Limited<'a>(&'a str);
+
+impl std::fmt::Display for Limited<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(formatter, ": the limit is {:?}", self.0) }
+    }
 }

@@ -9,12 +9,15 @@ use std::time::Duration;
 /// An instant on a monotonic clock, in nanoseconds since an origin that only that clock knows.
 ///
 /// Instants of different clocks cannot be compared; only lengths of time travel between hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
     /// The origin of the clock.
     pub const ZERO: Self = Self(0);
+
+    /// The last instant that can be named: 584 years after the origin.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// The instant `nanos` nanoseconds after the origin.
     #[must_use]

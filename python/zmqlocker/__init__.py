@@ -1,13 +1,26 @@
 """A gate for resources that many processes share: at most so many requests in so much time.
 
-`LockerServer` owns the time and the count, `LockerClient` asks it over ZeroMQ and hears "go" or
-"sorry". `Locker` is the same gate within one process.
+`LockerServer` owns the time and the counts, `LockerClient` asks it over ZeroMQ. `Locker` is the
+same gate within one process, `zmqlocker.asyncio` the client for event loops.
 """
 
-from zmqlocker._exceptions import ConfigError, LockerError, LockTimeout, ProtocolError
+from zmqlocker._client import LockerClient, Permit, Reservation
+from zmqlocker._exceptions import (
+    BoundExceeded,
+    ConfigError,
+    CostTooLarge,
+    KindMismatch,
+    LockerError,
+    LockTimeout,
+    NotHeld,
+    ProtocolError,
+    ServerUnavailable,
+)
 from zmqlocker._zmqlocker import (
+    Block,
+    Decision,
+    Limit,
     Locker,
-    LockerClient,
     LockerServer,
     __version__,
     has_curve,
@@ -15,13 +28,23 @@ from zmqlocker._zmqlocker import (
 )
 
 __all__ = [
+    "Block",
+    "BoundExceeded",
     "ConfigError",
+    "CostTooLarge",
+    "Decision",
+    "KindMismatch",
+    "Limit",
     "LockTimeout",
     "Locker",
     "LockerClient",
     "LockerError",
     "LockerServer",
+    "NotHeld",
+    "Permit",
     "ProtocolError",
+    "Reservation",
+    "ServerUnavailable",
     "__version__",
     "has_curve",
     "libzmq_version",

@@ -1,11 +1,16 @@
 """What zmqlocker raises.
 
     LockerError
-    ├── LockTimeout     also a TimeoutError
-    ├── ConfigError     also a ValueError
+    ├── LockTimeout         also a TimeoutError
+    ├── ServerUnavailable   also a ConnectionError
+    ├── CostTooLarge
+    ├── KindMismatch
+    ├── NotHeld
+    ├── BoundExceeded
+    ├── ConfigError         also a ValueError
     └── ProtocolError
 
-A refusal is not an exception: it is the answer "sorry".
+A refusal is not an exception: it is the answer "sorry", or a decision that is not allowed.
 """
 
 
@@ -14,7 +19,27 @@ class LockerError(Exception):
 
 
 class LockTimeout(LockerError, TimeoutError):  # noqa: N818  the name that users know
-    """The caller's timeout ran out before an answer came."""
+    """The caller's timeout ran out before the permits were granted, or an answer came."""
+
+
+class ServerUnavailable(LockerError, ConnectionError):  # noqa: N818
+    """No server answered within the caller's timeout."""
+
+
+class CostTooLarge(LockerError):  # noqa: N818
+    """The cost is above the limit: the request could never be allowed."""
+
+
+class KindMismatch(LockerError):  # noqa: N818
+    """The key has limits of another kind than the call is for."""
+
+
+class NotHeld(LockerError):  # noqa: N818
+    """What was to be given back is not held, or not any more."""
+
+
+class BoundExceeded(LockerError):  # noqa: N818
+    """A bound of the server is reached; the message names it."""
 
 
 class ConfigError(LockerError, ValueError):
@@ -23,3 +48,7 @@ class ConfigError(LockerError, ValueError):
 
 class ProtocolError(LockerError):
     """Something answered that is no zmqlocker server."""
+
+
+class Forgotten(LockerError):  # noqa: N818
+    """The server let a waiter's place go because it was silent: the client asks again by itself."""

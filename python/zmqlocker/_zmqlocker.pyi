@@ -1,9 +1,13 @@
-from typing import Final, SupportsFloat, SupportsIndex
+from typing import Any, Final, SupportsFloat, SupportsIndex, final
 
 from _typeshed import SupportsGetItem
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "Decision",
+    "EventLoopClient",
+    "Held",
+    "Limit",
     "Locker",
     "LockerClient",
     "LockerServer",
@@ -14,6 +18,129 @@ __all__ = [
 ]
 
 __version__: Final[str]
+
+@final
+class Decision:
+    def __bool__(self, /) -> bool: ...
+    @property
+    def allowed(self, /) -> bool: ...
+    @property
+    def key(self, /) -> str: ...
+    @property
+    def limit(self, /) -> str: ...
+    @property
+    def policy(self, /) -> str | None: ...
+    @property
+    def remaining(self, /) -> int: ...
+    @property
+    def reset_after(self, /) -> float: ...
+    @property
+    def retry_after(self, /) -> float | None: ...
+
+@final
+class EventLoopClient:
+    def __new__(cls, /, client: LockerClient) -> EventLoopClient: ...
+    def abandon(self, /, exception: Any) -> None: ...
+    def acquire(
+        self,
+        /,
+        future: Any,
+        wait: bool,
+        key: Any,
+        cost: SupportsIndex | None,
+        timeout: SupportsFloat | SupportsIndex | None,
+        on_failure: str | None,
+    ) -> int: ...
+    def collect(self, /) -> bool: ...
+    def commit(
+        self, /, future: Any, held: Held, spent: SupportsGetItem[int, SupportsIndex]
+    ) -> int: ...
+    def decline(self, /, request: SupportsIndex) -> None: ...
+    def fileno(self, /) -> int: ...
+    def freeze(
+        self,
+        /,
+        future: Any,
+        key: str,
+        seconds: SupportsFloat | SupportsIndex,
+        timeout: SupportsFloat | SupportsIndex | None,
+    ) -> int: ...
+    def hold(
+        self,
+        /,
+        future: Any,
+        key: Any,
+        cost: SupportsIndex | None,
+        ttl: SupportsFloat | SupportsIndex | None,
+        timeout: SupportsFloat | SupportsIndex | None,
+    ) -> int: ...
+    def next(
+        self, /, future: Any, key: Any | None, timeout: SupportsFloat | SupportsIndex | None
+    ) -> int: ...
+    def peek(
+        self,
+        /,
+        future: Any,
+        key: str,
+        cost: SupportsIndex | None,
+        timeout: SupportsFloat | SupportsIndex | None,
+    ) -> int: ...
+    def poll_timeout(self, /) -> float | None: ...
+    def reset(
+        self, /, future: Any, key: str, timeout: SupportsFloat | SupportsIndex | None
+    ) -> int: ...
+    def set_limits(
+        self,
+        /,
+        future: Any,
+        key: str,
+        limits: str | Limit | list[str | Limit],
+        timeout: SupportsFloat | SupportsIndex | None,
+    ) -> int: ...
+    def settle(self, /) -> None: ...
+
+@final
+class Held:
+    @property
+    def decision(self, /) -> Decision: ...
+    @property
+    def given_back(self, /) -> bool: ...
+    def let_go(self, /) -> None: ...
+    @property
+    def parts(self, /) -> list[tuple[str, int]]: ...
+    @property
+    def remaining(self, /) -> float: ...
+    def spend(self, /) -> None: ...
+
+@final
+class Limit:
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self, /) -> int: ...
+    def __ne__(self, value: object, /) -> bool: ...
+    def __new__(
+        cls,
+        /,
+        max_requests: SupportsIndex,
+        in_seconds: SupportsFloat | SupportsIndex,
+        *,
+        algorithm: str = "fixed_window",
+        burst: SupportsIndex | None = None,
+        shadow: bool = False,
+    ) -> Limit: ...
+    @property
+    def algorithm(self, /) -> str: ...
+    @property
+    def burst(self, /) -> int | None: ...
+    @classmethod
+    def concurrency(cls, /, at_once: SupportsIndex, *, shadow: bool = False) -> Limit: ...
+    @property
+    def in_seconds(self, /) -> float | None: ...
+    @property
+    def max_requests(self, /) -> int: ...
+    @classmethod
+    def parse(cls, /, text: str) -> Limit: ...
+    @property
+    def shadow(self, /) -> bool: ...
 
 @disjoint_base
 class Locker:
@@ -33,10 +160,82 @@ class LockerClient:
         /,
         url: str | list[str] | tuple[str, ...] = ...,
         *,
-        timeout: SupportsFloat | SupportsIndex | None = None,
+        name: str = "",
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+        on_failure: str = "raise",
+        share: str | Limit | list[str | Limit] | None = None,
     ) -> Self: ...
+    def _give_back(
+        self, /, held: Held, spent: SupportsGetItem[int, SupportsIndex] | None = None
+    ) -> None: ...
+    def _hold(
+        self,
+        /,
+        key: str | dict[str, int],
+        cost: SupportsIndex | None = None,
+        *,
+        ttl: SupportsFloat | SupportsIndex | None = None,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> Held: ...
+    def acquire(
+        self,
+        /,
+        key: str | dict[str, int],
+        cost: SupportsIndex | None = None,
+        *,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+        on_failure: str | None = None,
+    ) -> Decision: ...
     def close(self, /) -> None: ...
-    def next(self, /, *, timeout: SupportsFloat | SupportsIndex | None = ...) -> str: ...
+    @property
+    def default_timeout(self, /) -> float | None: ...
+    def freeze(
+        self,
+        /,
+        key: str,
+        seconds: SupportsFloat | SupportsIndex,
+        *,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> None: ...
+    def next(
+        self, /, key: Any | None = None, *, timeout: SupportsFloat | SupportsIndex | None = ...
+    ) -> str: ...
+    def peek(
+        self,
+        /,
+        key: str,
+        cost: SupportsIndex | None = None,
+        *,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> Decision: ...
+    def reset(
+        self, /, key: str, *, timeout: SupportsFloat | SupportsIndex | None = ...
+    ) -> None: ...
+    def set_limits(
+        self,
+        /,
+        key: str,
+        limits: str | Limit | list[str | Limit],
+        *,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> None: ...
+    def try_acquire(
+        self,
+        /,
+        key: str | dict[str, int],
+        cost: SupportsIndex | None = None,
+        *,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+        on_failure: str | None = None,
+    ) -> Decision: ...
+    def try_acquire_many(
+        self,
+        /,
+        keys: Iterable[str | dict[str, int]],
+        *,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+        on_failure: str | None = None,
+    ) -> list[Decision]: ...
 
 @disjoint_base
 class LockerServer:
@@ -49,6 +248,7 @@ class LockerServer:
         in_seconds: SupportsFloat | SupportsIndex = ...,
         url: str = "tcp://*:7777",
         *,
+        limits: dict[str, str | Limit | list[str | Limit]] | None = None,
         block: bool = True,
         patience: SupportsFloat | SupportsIndex = ...,
     ) -> Self: ...

@@ -49,7 +49,7 @@ impl Demo {
         let limit = Rate::new(5, 0.8)?;
         let url = Url::parse("tcp://127.0.0.1:*")?;
         let started = unix_time();
-        let server = Server::start(&ServerConfig { limit, url, patience: Duration::ZERO })?;
+        let server = Server::start(&ServerConfig::of_rate(limit, url))?;
         let mut output = io::stdout();
         writeln!(output, "a server grants {limit} at {}, {CLIENTS} processes ask", server.url())?;
 

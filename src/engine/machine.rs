@@ -15,9 +15,7 @@ use crate::answer::Answer;
 use crate::engine::gate::{Bounds, Gate, Said};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
-use crate::engine::request::{
-    Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
-};
+use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
@@ -36,6 +34,8 @@ pub enum Input<'a, 'b, E> {
     Cancel(SessionId, RequestId),
     /// The client goes.
     Bye(SessionId),
+    /// The connection of a session is gone, and the answers to these requests with it.
+    Lost(SessionId, &'a [RequestId]),
     /// The keys have other limits from now on.
     Rules(Rules),
     /// Nothing but the time.
@@ -188,6 +188,7 @@ impl<E> Machine<E> {
             Input::Beat(session, floor) => self.beat(now, session, floor),
             Input::Cancel(session, id) => self.cancel(now, session, id),
             Input::Bye(session) => self.end(now, session),
+            Input::Lost(session, requests) => self.lose(now, session, requests),
             Input::Rules(rules) => self.gate.set_rules(now, rules),
             Input::Tick => {}
             Input::Close => {
@@ -312,12 +313,34 @@ impl<E> Machine<E> {
                 self.gate.leave(now, waiter);
             }
             Some(Asked::Answered { reply, charges }) => {
-                self.gate.refund(now, &charges);
-                if let Some(grant) = granted(&reply) {
-                    self.gate.revoke(now, grant);
-                }
+                self.take_back(now, &reply, &charges);
             }
             Some(Asked::Cancelled) | None => {}
+        }
+    }
+
+    /// The connection of a session is gone: it waits no more, and what it was granted in vain comes
+    /// back. On its next connection it may ask again, as if it had not asked before.
+    fn lose(&mut self, now: Timestamp, id: SessionId, requests: &[RequestId]) {
+        for request in self.drop_waits(now, id) {
+            self.forget_request(id, request);
+        }
+        for request in requests {
+            if let Some(Asked::Answered { reply, charges }) = self.forget_request(id, *request) {
+                self.take_back(now, &reply, &charges);
+            }
+        }
+    }
+
+    fn forget_request(&mut self, id: SessionId, request: RequestId) -> Option<Asked> {
+        self.sessions.get_mut(id)?.requests.remove(&request)
+    }
+
+    /// Whatever was granted with an answer comes back.
+    fn take_back(&mut self, now: Timestamp, reply: &Reply, charges: &Charges) {
+        self.gate.refund(now, charges);
+        if let Some(grant) = reply.grant() {
+            self.gate.revoke(now, grant);
         }
     }
 
@@ -417,14 +440,5 @@ impl<E> Machine<E> {
             session.waiting -= 1;
         }
         self.outputs.push_back(Output::Reply { session: id, request, reply });
-    }
-}
-
-/// What was granted with a reply, if it may be given back.
-fn granted(reply: &Reply) -> Option<GrantId> {
-    match reply {
-        Reply::Decision(decision) => decision.grant,
-        Reply::Block(block) => block.grant,
-        Reply::Queued { .. } | Reply::Done | Reply::Refuse(_) => None,
     }
 }

@@ -41,7 +41,14 @@ impl Cost {
 /// What a request wants of which keys: all of it or nothing. Has 1 to [`Demand::KEYS_MAX`] keys,
 /// each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demand<'a>(SmallVec<[(Key<'a>, Cost); 1]>);
+pub struct Demand<'a>(Parts<'a>);
+
+/// Nearly always one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Parts<'a> {
+    One([(Key<'a>, Cost); 1]),
+    Several(Vec<(Key<'a>, Cost)>),
+}
 
 impl<'a> Demand<'a> {
     /// The most keys of one request.
@@ -49,8 +56,8 @@ impl<'a> Demand<'a> {
 
     /// A demand of one key.
     #[must_use]
-    pub fn one(key: Key<'a>, cost: Cost) -> Self {
-        Self(SmallVec::from_elem((key, cost), 1))
+    pub const fn one(key: Key<'a>, cost: Cost) -> Self {
+        Self(Parts::One([(key, cost)]))
     }
 
     /// A demand of several keys.
@@ -60,7 +67,7 @@ impl<'a> Demand<'a> {
     /// [`Error::Config`] if there are none, too many, or one twice.
     pub fn new(parts: impl IntoIterator<Item = (Key<'a>, Cost)>) -> Result<Self, Error> {
         let bad = |problem| Err(Error::Config { argument: "keys", problem });
-        let mut all = SmallVec::new();
+        let mut all = Vec::new();
         for (key, cost) in parts {
             if all.len() == Self::KEYS_MAX {
                 return bad(format!("must be at most {} in one request", Self::KEYS_MAX));
@@ -73,13 +80,19 @@ impl<'a> Demand<'a> {
         if all.is_empty() {
             return bad("must be at least one".to_owned());
         }
-        Ok(Self(all))
+        Ok(Self(match *all {
+            [one] => Parts::One([one]),
+            _ => Parts::Several(all),
+        }))
     }
 
     /// The keys and what they cost, in the order in which they were given.
     #[must_use]
     pub fn parts(&self) -> &[(Key<'a>, Cost)] {
-        &self.0
+        match &self.0 {
+            Parts::One(one) => one,
+            Parts::Several(several) => several,
+        }
     }
 }
 
@@ -186,7 +199,7 @@ pub enum Request<'a> {
         /// The key.
         key: Key<'a>,
         /// The new limits, as text.
-        limits: SmallVec<[&'a str; 2]>,
+        limits: Vec<&'a str>,
     },
     /// Permits to be spent without asking again. Answered with a [`Block`].
     Block {
@@ -228,6 +241,18 @@ pub enum Reply {
     Block(Block),
     /// It cannot be done.
     Refuse(Problem),
+}
+
+impl Reply {
+    /// The number under which what was granted with it may be given back, if it may.
+    #[must_use]
+    pub const fn grant(&self) -> Option<GrantId> {
+        match self {
+            Self::Decision(decision) => decision.grant,
+            Self::Block(block) => block.grant,
+            Self::Queued { .. } | Self::Done | Self::Refuse(_) => None,
+        }
+    }
 }
 
 /// Whether a request is allowed, and what is left.

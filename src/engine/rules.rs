@@ -1,11 +1,10 @@
 //! Which key has which limits.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::key::Key;
-use crate::engine::limit::{Kind, Limit};
+use crate::engine::limit::{Kind, Limit, Rate};
 use crate::engine::request::Request;
 use crate::error::Error;
 
@@ -28,6 +27,13 @@ impl Limits {
             return Err(Error::Config { argument: "limits", problem });
         }
         Ok(Self(limits))
+    }
+
+    /// One fixed window of that rate.
+    #[must_use]
+    pub fn of_rate(rate: Rate) -> Self {
+        let limit = Limit { kind: Kind::FixedWindow(rate), shadow: false };
+        Self([(limit, Arc::from(limit.to_string()))].into())
     }
 
     /// The limits that these texts say.
@@ -114,16 +120,27 @@ impl Rules {
     ) -> Result<Self, Error> {
         let mut all = Self { others: others.map(Arc::new), ..Self::default() };
         for (text, limits) in rules {
-            if all.names.len() + all.patterns.len() == Self::RULES_MAX {
-                return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
-            }
-            all.add(text, Arc::new(limits))?;
+            all.add(text, limits)?;
         }
-        all.patterns.sort_by_key(|(pattern, _)| Reverse(pattern.literals()));
         Ok(all)
     }
 
-    fn add(&mut self, text: String, limits: Arc<Limits>) -> Result<(), Error> {
+    /// Rules by which every key has the same limit: the seed's.
+    #[must_use]
+    pub fn of_rate(rate: Rate) -> Self {
+        Self { others: Some(Arc::new(Limits::of_rate(rate))), ..Self::default() }
+    }
+
+    /// Adds a rule for a name or a pattern.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::new`]; then the rules are as they were.
+    pub fn add(&mut self, text: String, limits: Limits) -> Result<(), Error> {
+        let limits = Arc::new(limits);
+        if self.names.len() + self.patterns.len() == Self::RULES_MAX {
+            return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
+        }
         Key::parse(&text).map_err(|error| bad(format!("must be for keys: {error}")))?;
         if !text.contains('*') {
             if self.names.contains_key(&text) {
@@ -146,7 +163,9 @@ impl Rules {
                 other.0, pattern.0
             )));
         }
-        self.patterns.push((pattern, limits));
+        let literals = pattern.literals();
+        let place = self.patterns.partition_point(|(other, _)| other.literals() >= literals);
+        self.patterns.insert(place, (pattern, limits));
         Ok(())
     }
 
@@ -200,23 +219,16 @@ impl Pattern {
         })
     }
 
-    /// Whether some key fits both patterns.
+    /// Whether some key fits both patterns: their stars can stand for whatever the other one has in
+    /// its middle, so it is enough that the starts agree, and the ends.
     fn meets(&self, other: &Self) -> bool {
-        let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
-        // Row by row: whether what is left of `one` meets what is left of `other` from each place.
-        let mut below: Vec<bool> = (0..=other.len())
-            .map(|place| other[place..].iter().all(|byte| *byte == b'*'))
-            .collect();
-        for left in one.iter().rev() {
-            let mut row = vec![*left == b'*' && below[other.len()]; other.len() + 1];
-            for place in (0..other.len()).rev() {
-                row[place] = match (*left, other[place]) {
-                    (b'*', _) | (_, b'*') => below[place] || row[place + 1],
-                    (one, other) => one == other && below[place + 1],
-                };
-            }
-            below = row;
-        }
-        below[0]
+        let ends = |pattern: &Self| {
+            let (start, rest) = pattern.0.split_once('*').unwrap_or_default();
+            let end = rest.rsplit('*').next().unwrap_or_default();
+            (start.to_owned(), end.to_owned())
+        };
+        let ((start, end), (other_start, other_end)) = (ends(self), ends(other));
+        (start.starts_with(&other_start) || other_start.starts_with(&start))
+            && (end.ends_with(&other_end) || other_end.ends_with(&end))
     }
 }

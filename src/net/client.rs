@@ -1,17 +1,30 @@
 //! A client: what a caller holds.
 
+use std::os::fd::RawFd;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::asking::{LinkId, RequestId};
 use crate::config::{ClientConfig, Url};
+use crate::conversation::Outcome;
+use crate::engine::{Code, GrantId, Reply, Request, Wait};
 use crate::error::Error;
+use crate::fallback::{Fallback, Policy};
+use crate::net::clock::BootClock;
 use crate::net::connections::Connections;
+use crate::net::exchange::{Caller, Mailbox, Question};
 use crate::net::per_process::PerProcess;
+use crate::time::Clock;
 use crate::wire::seed;
 
 /// How much of an answer that is none is shown, in characters.
 const QUOTE_MAX: usize = 200;
+
+/// How many requests of one call are under way at a time.
+const UNDER_WAY_MAX: usize = 4096;
 
 /// Asks servers for permits. All threads share one connection to each server, and none waits for
 /// the answer of another. A forked child makes connections of its own.
@@ -20,6 +33,49 @@ pub struct Client {
     config: ClientConfig,
     closed: AtomicBool,
     connections: PerProcess<Result<Connections, Error>>,
+    fallback: Mutex<Fallback>,
+}
+
+/// A lease or a reservation: which server granted it, under which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    link: LinkId,
+    grant: GrantId,
+}
+
+/// What a request heard, and from which server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// None if a policy gave the answer.
+    link: Option<LinkId>,
+    /// The answer.
+    pub reply: Reply,
+}
+
+impl Granted {
+    pub(super) const fn new(link: LinkId, grant: GrantId) -> Self {
+        Self { link, grant }
+    }
+
+    /// The number of the grant.
+    #[must_use]
+    pub const fn grant(self) -> GrantId {
+        self.grant
+    }
+}
+
+impl Heard {
+    /// Whether no server gave the answer.
+    #[must_use]
+    pub const fn is_by_policy(&self) -> bool {
+        self.link.is_none()
+    }
+
+    /// Where to give back what was granted, if it can be given back.
+    #[must_use]
+    pub fn granted(&self) -> Option<Granted> {
+        Some(Granted { link: self.link?, grant: self.reply.grant()? })
+    }
 }
 
 impl Client {
@@ -30,14 +86,19 @@ impl Client {
     /// [`Error::Config`] for a URL that can never be connected to, [`Error::System`] if the system
     /// gives no sockets.
     pub fn new(config: ClientConfig) -> Result<Self, Error> {
-        let client =
-            Self { config, closed: AtomicBool::new(false), connections: PerProcess::new() };
+        let client = Self {
+            config,
+            closed: AtomicBool::new(false),
+            connections: PerProcess::new(),
+            fallback: Mutex::default(),
+        };
         client.connections()?;
         Ok(client)
     }
 
-    /// Asks for one permit and waits for the answer, at most for `timeout`; `None` is without an
-    /// end. Between short slices of the wait, `go_on` is asked whether to wait any longer.
+    /// Asks for one permit of the key `default` as the seed's clients do, and waits for the answer,
+    /// at most for `timeout`; `None` is without an end. Between short slices of the wait, `go_on` is
+    /// asked whether to wait any longer.
     ///
     /// # Errors
     ///
@@ -49,16 +110,259 @@ impl Client {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Answer, Error> {
         let connections = self.connections()?;
-        let answered = connections.ask(timeout, go_on)?;
-        let (from, body) = answered.ok_or_else(|| Error::Timeout {
-            servers: self.config.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", "),
-            timeout: timeout.unwrap_or_default(),
-            problem: connections.problems(),
-        })?;
-        seed::parse_answer(&body).ok_or_else(|| Error::Protocol {
-            server: self.config.urls[from.0].to_string(),
-            answer: String::from_utf8_lossy(&body).chars().take(QUOTE_MAX).collect(),
-        })
+        let question = Question { request: None, only: None, timeout };
+        match connections.ask(question, go_on)? {
+            Outcome::Seed(from, body) => {
+                seed::parse_answer(&body).ok_or_else(|| self.nonsense(from, &body))
+            }
+            _ => Err(Error::Timeout {
+                servers: self.servers(),
+                timeout: timeout.unwrap_or_default(),
+                problem: connections.problems(),
+            }),
+        }
+    }
+
+    /// Asks something in our protocol, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::next`], but [`Error::Unavailable`] if no server said anything in time,
+    /// [`Error::Late`] if the request waited at the server until the end of `timeout`, and
+    /// [`Error::Refused`] if it cannot be answered.
+    pub fn ask(
+        &self,
+        request: &Request<'_>,
+        to: Option<Granted>,
+        timeout: Option<Duration>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Heard, Error> {
+        let connections = self.connections()?;
+        let started = BootClock.now();
+        let mut left = timeout;
+        loop {
+            let shortened = shorten(request, left);
+            let request = shortened.as_ref().unwrap_or(request);
+            let only = to.map(|granted| granted.link);
+            let question = Question { request: Some(request), only, timeout: left };
+            let outcome = connections.ask(question, go_on)?;
+            match self.judge(request, timeout, outcome) {
+                Err(Error::Refused(problem)) if problem.code == Code::Forgotten => {
+                    left = timeout.map(|timeout| {
+                        let gone = BootClock.now().since(started);
+                        timeout.saturating_sub(gone).max(Duration::from_nanos(1))
+                    });
+                }
+                judged => return judged,
+            }
+        }
+    }
+
+    /// Asks several things at once, and waits for all answers: each by itself, or by `policy` if no
+    /// server answers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::acquire`], of the first request that has one.
+    pub fn acquire_all(
+        &self,
+        requests: &[Request<'_>],
+        timeout: Option<Duration>,
+        policy: &Policy,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Heard>, Error> {
+        if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
+            return Ok(requests.iter().map(|request| self.fall_back(request, policy)).collect());
+        }
+        let connections = self.connections()?;
+        let mut heard = Vec::with_capacity(requests.len());
+        for some in requests.chunks(UNDER_WAY_MAX) {
+            let question = |request| Question { request: Some(request), only: None, timeout };
+            let outcomes = connections.ask_all(some.iter().map(question), go_on)?;
+            for (request, outcome) in some.iter().zip(outcomes) {
+                heard.push(match self.judge(request, timeout, outcome) {
+                    Err(Error::Unavailable { .. }) if !matches!(policy, Policy::Raise) => {
+                        self.fall_back(request, policy)
+                    }
+                    judged => judged?,
+                });
+            }
+        }
+        Ok(heard)
+    }
+
+    /// What the outcome of a request means for whoever asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::ask`].
+    pub fn judge(
+        &self,
+        request: &Request<'_>,
+        timeout: Option<Duration>,
+        outcome: Outcome,
+    ) -> Result<Heard, Error> {
+        let timeout = timeout.unwrap_or_default();
+        match outcome {
+            Outcome::Reply(_, Reply::Refuse(problem)) => Err(Error::Refused(problem)),
+            Outcome::Reply(link, reply) => Ok(Heard { link: Some(link), reply }),
+            Outcome::Late => {
+                Err(Error::Late { keys: keys_of(request), timeout, limit: String::new() })
+            }
+            Outcome::Silence => {
+                let problem =
+                    self.connections().map_or_else(|_| String::new(), Connections::problems);
+                Err(Error::Unavailable { servers: self.servers(), timeout, problem })
+            }
+            Outcome::Seed(link, body) => Err(self.nonsense(link, &body)),
+        }
+    }
+
+    /// Asks for permits, and answers by `policy` if no server does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::ask`]; with a policy other than [`Policy::Raise`] never [`Error::Unavailable`].
+    pub fn acquire(
+        &self,
+        request: &Request<'_>,
+        timeout: Option<Duration>,
+        policy: &Policy,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Heard, Error> {
+        if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
+            return Ok(self.fall_back(request, policy));
+        }
+        match self.ask(request, None, timeout, go_on) {
+            Err(Error::Unavailable { .. }) if !matches!(policy, Policy::Raise) => {
+                Ok(self.fall_back(request, policy))
+            }
+            asked => asked,
+        }
+    }
+
+    /// The answer of a policy.
+    #[must_use]
+    pub fn fall_back(&self, request: &Request<'_>, policy: &Policy) -> Heard {
+        let mut fallback = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
+        let decision = fallback.decide(BootClock.now(), request, policy);
+        Heard { link: None, reply: Reply::Decision(decision) }
+    }
+
+    /// Whether a server was heard since a request was last given up; looks once, and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn is_reachable(&self) -> Result<bool, Error> {
+        let connections = self.connections()?;
+        if connections.is_available() {
+            return Ok(true);
+        }
+        connections.look()?;
+        Ok(connections.is_available())
+    }
+
+    /// Asks something, and leaves the answer to [`Client::collect`]; with `answer` false, to nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn begin(
+        &self,
+        request: &Request<'_>,
+        to: Option<Granted>,
+        timeout: Option<Duration>,
+        answer: bool,
+    ) -> Result<RequestId, Error> {
+        let only = to.map(|granted| granted.link);
+        let question = Question { request: Some(request), only, timeout };
+        let caller = if answer { Caller::Loop } else { Caller::Nobody };
+        self.connections()?.begin(question, caller)
+    }
+
+    /// Asks something, sends it at once, and leaves the answer in a mailbox.
+    pub(super) fn begin_for(
+        &self,
+        request: &Request<'_>,
+        mailbox: Mailbox,
+    ) -> Result<RequestId, Error> {
+        let question = Question { request: Some(request), only: None, timeout: None };
+        let connections = self.connections()?;
+        let id = connections.begin(question, Caller::Mailbox(mailbox))?;
+        connections.look()?;
+        Ok(id)
+    }
+
+    /// Sends what is to be sent and takes in what has come, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn look(&self) -> Result<(), Error> {
+        self.connections()?.look()
+    }
+
+    /// Asks for one permit as the seed's clients do, and leaves the answer to [`Client::collect`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn begin_next(&self, timeout: Option<Duration>) -> Result<RequestId, Error> {
+        let question = Question { request: None, only: None, timeout };
+        self.connections()?.begin(question, Caller::Loop)
+    }
+
+    /// Sends what was asked, takes in what has come, and gives what is answered. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn collect(&self) -> Result<Vec<(RequestId, Outcome)>, Error> {
+        self.connections()?.collect()
+    }
+
+    /// Nobody wants the answer to this request any more: what was granted with it goes back.
+    pub fn forget(&self, request: RequestId) {
+        if let Ok(connections) = self.connections() {
+            connections.forget(request);
+        }
+    }
+
+    /// The outcomes that were collected are in the hands of those who asked: they are not given back
+    /// any more.
+    pub fn settle(&self, requests: &[RequestId]) {
+        if let Ok(connections) = self.connections() {
+            connections.settle(requests);
+        }
+    }
+
+    /// What an event loop watches: readable when [`Client::collect`] has something to do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn descriptor(&self) -> Result<RawFd, Error> {
+        Ok(self.connections()?.descriptor())
+    }
+
+    /// How long until [`Client::collect`] has to be called, if nothing comes before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.connections().ok()?.poll_timeout()
+    }
+
+    /// For how long a lease is safe; `None` if it is lost.
+    #[must_use]
+    pub fn lease_remaining(&self, granted: Granted) -> Option<Duration> {
+        self.connections().ok()?.lease_remaining(granted.link, granted.grant)
+    }
+
+    /// Nothing keeps this lease any more.
+    pub fn drop_lease(&self, granted: Granted) {
+        if let Ok(connections) = self.connections() {
+            connections.drop_lease(granted.link, granted.grant);
+        }
     }
 
     /// Opens the connections of this process, if they are not open yet. Does not wait for a server.
@@ -90,11 +394,22 @@ impl Client {
         &self.config.urls
     }
 
+    fn servers(&self) -> String {
+        self.config.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    fn nonsense(&self, from: LinkId, body: &[u8]) -> Error {
+        Error::Protocol {
+            server: self.config.urls[from.0].to_string(),
+            answer: String::from_utf8_lossy(body).chars().take(QUOTE_MAX).collect(),
+        }
+    }
+
     fn connections(&self) -> Result<&Connections, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let open = || Connections::open(&self.config.urls);
+        let open = || Connections::open(&self.config);
         let connections = self.connections.get_or_init(open).as_ref().map_err(Error::clone)?;
         if self.closed.load(Ordering::Acquire) {
             // Closed while they were opened, by a thread that found nothing to close.
@@ -102,4 +417,23 @@ impl Client {
         }
         Ok(connections)
     }
+}
+
+/// A request that waits no longer at the server than its caller has left.
+fn shorten<'a>(request: &Request<'a>, left: Option<Duration>) -> Option<Request<'a>> {
+    match (request, left) {
+        (Request::Acquire { demand, wait: Wait::UpTo(length), hold }, Some(left))
+            if left < *length =>
+        {
+            let (demand, hold) = (demand.clone(), *hold);
+            Some(Request::Acquire { demand, wait: Wait::UpTo(left), hold })
+        }
+        _ => None,
+    }
+}
+
+fn keys_of(request: &Request<'_>) -> String {
+    let Request::Acquire { demand, .. } = request else { return String::new() };
+    let keys = demand.parts().iter().map(|(key, _)| format!("{:?}", key.as_str()));
+    keys.collect::<Vec<_>>().join(", ")
 }

@@ -2,93 +2,182 @@
 //!
 //! One of the threads, the watcher, waits for the sockets and hands out whatever answers come; the
 //! others are parked. A thread that has its answer makes another one the watcher. So a single
-//! thread never hands its request to another one, and many threads share one connection.
+//! thread never hands its request to another one, and many threads share one connection. An event
+//! loop watches the sockets by their descriptor instead, and collects its answers at once.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 
-use mio::{Events, Poll, Token, Waker};
+use mio::{Poll, Token, Waker};
 
-use crate::asking::{Asking, Input, LinkId, Output, RequestId};
-use crate::config::Url;
+use crate::asking::{LinkId, RequestId};
+use crate::config::ClientConfig;
+use crate::conversation::{Conversation, Outcome};
+use crate::engine::{ClientInfo, GrantId};
 use crate::error::Error;
 use crate::net::clock::BootClock;
-use crate::net::link::{self, Link, LinkEvent};
+use crate::net::exchange::{Caller, Question, Shared, Watch};
+use crate::net::keeper::Keeper;
+use crate::net::link;
 use crate::time::{Clock, Timestamp};
 
 /// How long a wait lasts before the caller is asked whether to go on.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// How many messages of a link are taken in before deadlines and signals are looked at.
-const ROUNDS_MAX: usize = 256;
-
 /// What wakes the watcher; the tokens from 0 on are the links'.
 const WAKER: Token = Token(usize::MAX - 1);
 
-/// An answer's bytes, and who sent them.
-type Answered = (LinkId, Vec<u8>);
-
 #[derive(Debug)]
 pub(super) struct Connections {
+    room: Arc<Room>,
+    keeper: Keeper,
+    descriptor: RawFd,
+}
+
+/// What the threads of a client meet in.
+#[derive(Debug)]
+pub(super) struct Room {
     shared: Mutex<Shared>,
     waker: Arc<Waker>,
 }
 
-struct Shared {
-    closed: bool,
-    clock: BootClock,
-    asking: Asking,
-    links: Vec<Box<dyn Link>>,
-    /// The watcher has it while it waits.
-    watch: Option<Watch>,
-    watcher: Option<RequestId>,
-    callers: BTreeMap<RequestId, Thread>,
-    answers: BTreeMap<RequestId, Answered>,
-    /// Whether more had come than was taken in.
-    behind: bool,
-}
+impl Room {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// What it takes to wait for the sockets.
-struct Watch {
-    poll: Poll,
-    events: Events,
+    pub(super) fn wake_watcher(&self) {
+        // The only way to fail is that the sockets are gone, and with them the watcher.
+        let _ = self.waker.wake();
+    }
 }
 
 impl Connections {
-    pub(super) fn open(urls: &[Url]) -> Result<Self, Error> {
-        let poll = Poll::new().map_err(|error| system(&error))?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(|error| system(&error))?);
+    pub(super) fn open(config: &ClientConfig) -> Result<Self, Error> {
+        let system = |error| Error::system("watch sockets", &error);
+        let poll = Poll::new().map_err(system)?;
+        let descriptor = poll.as_raw_fd();
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
         let open = |(place, url)| link::open(url, Token(place), poll.registry(), &waker);
-        let links = urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
-        let shared = Shared {
-            closed: false,
-            clock: BootClock,
-            asking: Asking::new(links.len()),
-            links,
-            watch: Some(Watch { poll, events: Events::with_capacity(16) }),
-            watcher: None,
-            callers: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            behind: false,
-        };
-        Ok(Self { shared: Mutex::new(shared), waker })
+        let links = config.urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+        let conversation = Conversation::new(links.len(), session_name(), who_we_are(&config.name));
+        let shared = Mutex::new(Shared::new(conversation, links, poll));
+        let room = Arc::new(Room { shared, waker });
+        Ok(Self { keeper: Keeper::new(Arc::clone(&room)), room, descriptor })
     }
 
-    /// Asks for one permit. `None` if `timeout` is over before an answer comes.
+    /// Asks, and waits for the outcome. Between short slices of the wait, `go_on` is asked whether
+    /// to wait any longer.
     pub(super) fn ask(
         &self,
-        timeout: Option<Duration>,
+        question: Question<'_>,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Answered>, Error> {
-        let (request, started) = self.lock().begin()?;
-        let deadline = timeout.map(|timeout| started + timeout);
-        let answered = self.wait_for(request, started, deadline, go_on);
+    ) -> Result<Outcome, Error> {
+        let caller = Caller::Thread(thread::current());
+        let (request, started) = self.lock().begin(question, caller)?;
+        let mut outcome = None;
+        let waited = self.wait(started, go_on, |shared| {
+            outcome = shared.take_outcome(request);
+            outcome.is_some()
+        });
         self.lock().leave(request);
-        answered
+        waited.and(outcome.ok_or(Error::Interrupted))
+    }
+
+    /// Asks several questions in as few messages as they fit into, and waits for all outcomes.
+    pub(super) fn ask_all<'a>(
+        &self,
+        questions: impl Iterator<Item = Question<'a>>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Outcome>, Error> {
+        let mut requests = Vec::new();
+        let mut shared = self.lock();
+        let started = shared.clock.now();
+        for question in questions {
+            requests.push(shared.begin(question, Caller::Thread(thread::current()))?.0);
+        }
+        drop(shared);
+        let mut outcomes = Vec::with_capacity(requests.len());
+        let waited = self.wait(started, go_on, |shared| {
+            while let Some(request) = requests.get(outcomes.len()) {
+                let Some(outcome) = shared.take_outcome(*request) else { return false };
+                outcomes.push(outcome);
+            }
+            true
+        });
+        let mut shared = self.lock();
+        shared.leave_all(&requests);
+        waited.map(|()| outcomes)
+    }
+
+    /// Asks, and leaves it to the event loop to collect the outcome, or to nobody.
+    pub(super) fn begin(&self, question: Question<'_>, caller: Caller) -> Result<RequestId, Error> {
+        self.lock().begin(question, caller).map(|(request, _)| request)
+    }
+
+    /// Sends what is to be sent and takes in what has come, without waiting. What was asked by the
+    /// event loop and is answered now.
+    pub(super) fn collect(&self) -> Result<Vec<(RequestId, Outcome)>, Error> {
+        let mut shared = self.lock();
+        if shared.closed {
+            return Ok(std::mem::take(&mut shared.collected));
+        }
+        shared.glance()?;
+        self.exchange(&mut shared)?;
+        Ok(std::mem::take(&mut shared.collected))
+    }
+
+    /// Sends what is to be sent and takes in what has come; what the event loop has to collect stays.
+    pub(super) fn look(&self) -> Result<(), Error> {
+        let mut shared = self.lock();
+        shared.glance()?;
+        self.exchange(&mut shared).map(drop)
+    }
+
+    /// How long until [`Connections::collect`] has to be called again, if nothing comes.
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        let shared = self.lock();
+        shared.poll_timeout().map(|due| due.since(shared.clock.now()))
+    }
+
+    /// What an event loop watches: readable when there is something to collect.
+    pub(super) const fn descriptor(&self) -> RawFd {
+        self.descriptor
+    }
+
+    /// The event loop does not want the outcome of a request any more.
+    pub(super) fn forget(&self, request: RequestId) {
+        self.lock().leave(request);
+    }
+
+    /// The event loop has these outcomes, and keeps them.
+    pub(super) fn settle(&self, requests: &[RequestId]) {
+        let mut shared = self.lock();
+        for request in requests {
+            shared.conversation.settle(*request);
+        }
+    }
+
+    /// Whether a server was heard since a request was last given up.
+    pub(super) fn is_available(&self) -> bool {
+        self.lock().conversation.is_available()
+    }
+
+    /// For how long a lease is safe; `None` if it is lost.
+    pub(super) fn lease_remaining(&self, link: LinkId, grant: GrantId) -> Option<Duration> {
+        let shared = self.lock();
+        let now = shared.clock.now();
+        let valid_until = shared.conversation.lease_valid_until(now, link, grant)?;
+        Some(valid_until.since(now))
+    }
+
+    /// A lease is over for us.
+    pub(super) fn drop_lease(&self, link: LinkId, grant: GrantId) {
+        self.lock().conversation.drop_lease(link, grant);
     }
 
     /// What keeps the links from being connected, each problem once.
@@ -102,38 +191,31 @@ impl Connections {
 
     /// Tells all who wait that it is over, and closes the sockets once they are gone.
     pub(super) fn close(&self) {
-        let mut shared = self.lock();
-        shared.closed = true;
-        shared.callers.values().for_each(Thread::unpark);
-        shared.close_if_unused();
-        self.wake_watcher();
+        self.lock().close();
+        self.room.wake_watcher();
+        self.keeper.stop();
     }
 
-    fn wait_for(
+    /// Waits until `is_done`, which looks for what this thread has asked.
+    fn wait(
         &self,
-        request: RequestId,
         started: Timestamp,
-        deadline: Option<Timestamp>,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Answered>, Error> {
+        mut is_done: impl FnMut(&mut Shared) -> bool,
+    ) -> Result<(), Error> {
         let mut slice_ends = started + SLICE;
         loop {
             let mut shared = self.lock();
-            let now = shared.clock.now();
-            shared.exchange(now, || self.wake_watcher())?;
-            if let Some(answered) = shared.answers.remove(&request) {
-                return Ok(Some(answered));
+            let now = self.exchange(&mut shared)?;
+            if is_done(&mut shared) {
+                return Ok(());
             }
             if shared.closed {
                 return Err(Error::Closed);
             }
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(None);
-            }
-            let until =
-                shared.poll_timeout().into_iter().chain(deadline).fold(slice_ends, Timestamp::min);
+            let until = shared.poll_timeout().into_iter().fold(slice_ends, Timestamp::min);
             let clock = shared.clock;
-            let watch = shared.become_watcher(request);
+            let watch = shared.become_watcher();
             drop(shared);
             let signalled = if let Some(watch) = watch {
                 self.watch(watch, until.since(now))?
@@ -143,7 +225,7 @@ impl Connections {
             };
             if signalled || slice_ends <= clock.now() {
                 // This thread may be away for a while: another one watches meanwhile.
-                self.lock().wake_another(Some(request));
+                self.lock().wake_another();
                 if !go_on() {
                     return Err(Error::Interrupted);
                 }
@@ -152,149 +234,41 @@ impl Connections {
         }
     }
 
+    fn exchange(&self, shared: &mut Shared) -> Result<Timestamp, Error> {
+        let now = shared.clock.now();
+        shared.exchange(now, || self.room.wake_watcher())?;
+        if let Some(due) = shared.conversation.next_beat() {
+            self.keeper.be_there(due)?;
+        }
+        Ok(now)
+    }
+
     /// Waits for the sockets. Whether a signal came.
     fn watch(&self, mut watch: Watch, length: Duration) -> Result<bool, Error> {
         let polled = watch.poll.poll(&mut watch.events, Some(length));
-        let mut shared = self.lock();
-        for event in &watch.events {
-            if let Some(link) = shared.links.get_mut(event.token().0) {
-                link.ready(event);
-            }
-        }
-        shared.watch = Some(watch);
-        shared.watcher = None;
+        self.lock().end_watch(watch);
         match polled {
             Ok(()) => Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(system(&error)),
+            Err(error) => Err(Error::system("watch sockets", &error)),
         }
-    }
-
-    fn wake_watcher(&self) {
-        // The only way to fail is that the sockets are gone, and with them the watcher.
-        let _ = self.waker.wake();
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.room.lock()
     }
 }
 
-impl Shared {
-    /// Starts a request of this thread.
-    fn begin(&mut self) -> Result<(RequestId, Timestamp), Error> {
-        if self.closed {
-            return Err(Error::Closed);
-        }
-        let now = self.clock.now();
-        let request = self.asking.ask(now);
-        self.callers.insert(request, thread::current());
-        Ok((request, now))
+/// A name that no other client has: the standard library draws its keys from the system.
+fn session_name() -> [u8; 16] {
+    let mut name = [0; 16];
+    for half in name.chunks_mut(8) {
+        half.copy_from_slice(&RandomState::new().hash_one(BootClock.now()).to_be_bytes());
     }
-
-    /// The caller of `request` is done. If nobody watches now, somebody else has to.
-    fn leave(&mut self, request: RequestId) {
-        self.asking.forget(request);
-        self.callers.remove(&request);
-        self.answers.remove(&request);
-        self.wake_another(None);
-        self.close_if_unused();
-    }
-
-    /// If nobody watches, a caller other than `this` has to.
-    fn wake_another(&self, this: Option<RequestId>) {
-        let others = self.callers.iter().filter(|(request, _)| Some(**request) != this);
-        if self.watch.is_some()
-            && let Some((_, caller)) = others.into_iter().next()
-        {
-            caller.unpark();
-        }
-    }
-
-    fn close_if_unused(&mut self) {
-        if self.closed && self.callers.is_empty() {
-            self.links.clear();
-        }
-    }
-
-    fn become_watcher(&mut self, request: RequestId) -> Option<Watch> {
-        let watch = self.watch.take()?;
-        self.watcher = Some(request);
-        Some(watch)
-    }
-
-    /// Sends what there is to send and hands out what has come, until there is no more of either.
-    fn exchange(&mut self, now: Timestamp, wake_watcher: impl Fn()) -> Result<(), Error> {
-        if self.asking.poll_timeout().is_some_and(|due| due <= now) {
-            self.asking.handle(now, Input::Tick);
-        }
-        self.behind = false;
-        for _ in 0..ROUNDS_MAX {
-            self.perform(&wake_watcher);
-            if !self.poll_links(now)? {
-                return Ok(());
-            }
-        }
-        self.behind = true;
-        Ok(())
-    }
-
-    /// Does what `asking` wants done.
-    fn perform(&mut self, wake_watcher: impl Fn()) {
-        while let Some(output) = self.asking.poll_output() {
-            match output {
-                Output::Send(link, request) => {
-                    self.links[link.0].send(&link::request(request));
-                }
-                Output::Deliver { request, from, body } => {
-                    self.answers.insert(request, (from, body));
-                    if self.watcher == Some(request) {
-                        wake_watcher();
-                    } else if let Some(caller) = self.callers.get(&request) {
-                        caller.unpark();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tells `asking` what happened next on each link. Whether anything did.
-    fn poll_links(&mut self, now: Timestamp) -> Result<bool, Error> {
-        let mut any = false;
-        for (place, link) in self.links.iter_mut().enumerate() {
-            let id = LinkId(place);
-            if let Some(event) = link.poll(now)? {
-                any = true;
-                match &event {
-                    LinkEvent::Up => self.asking.handle(now, Input::Up(id)),
-                    LinkEvent::Down => self.asking.handle(now, Input::Down(id)),
-                    LinkEvent::Message(message) => {
-                        if let Some((to, body)) = link::answer(message) {
-                            self.asking.handle(now, Input::Answer { from: id, to, body });
-                        }
-                    }
-                }
-            }
-        }
-        Ok(any)
-    }
-
-    /// When the links or `asking` want to see the time again.
-    fn poll_timeout(&self) -> Option<Timestamp> {
-        if self.behind {
-            return Some(Timestamp::ZERO);
-        }
-        let links = self.links.iter().filter_map(|link| link.poll_timeout()).min();
-        links.into_iter().chain(self.asking.poll_timeout()).min()
-    }
+    name
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Shared").field("asking", &self.asking).finish_non_exhaustive()
-    }
-}
-
-fn system(error: &std::io::Error) -> Error {
-    Error::System { action: "watch sockets", problem: error.to_string() }
+fn who_we_are(name: &str) -> ClientInfo {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    ClientInfo { name: name.into(), host: host.into(), pid: std::process::id() }
 }

@@ -2,12 +2,13 @@
 //! what is to be sent on it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use crate::engine::{Problem, Reply, RequestId, SessionId};
-use crate::wire::Frames;
+use crate::engine::{ClientInfo, Problem, Reply, RequestId, SessionId};
 use crate::wire::reply::{encode_heard, encode_problem, encode_reply, encode_welcome};
 use crate::wire::request::Hello;
 use crate::wire::seed::BYTES_MAX;
+use crate::wire::{Frames, ITEMS_MAX};
 
 /// A message is sent when it has so many bytes, that another item fits for certain.
 const FULL: usize = BYTES_MAX - 4096;
@@ -32,6 +33,8 @@ struct Connection {
     session: SessionId,
     routing_id: RoutingId,
     body: Vec<u8>,
+    /// How many items it has.
+    items: usize,
     /// The requests that `body` answers.
     answered: Vec<RequestId>,
 }
@@ -68,8 +71,8 @@ impl Desk {
         }
         let routing_id: RoutingId = routing_id.into();
         self.by_routing_id.insert(routing_id.clone(), session);
-        let (body, answered) = (Vec::new(), Vec::new());
-        self.connections[place] = Some(Connection { session, routing_id, body, answered });
+        let (body, items, answered) = (Vec::new(), 0, Vec::new());
+        self.connections[place] = Some(Connection { session, routing_id, body, items, answered });
     }
 
     /// Forgets the connections whose session is not there any more.
@@ -82,8 +85,8 @@ impl Desk {
         }
     }
 
-    pub(super) fn welcome(&mut self, session: SessionId, server: u64, patience_nanos: u64) {
-        self.write(session, None, |body| encode_welcome(body, server, patience_nanos));
+    pub(super) fn welcome(&mut self, session: SessionId, server: u64, patience: Duration) {
+        self.write(session, None, |body| encode_welcome(body, server, patience));
     }
 
     pub(super) fn heard(&mut self, session: SessionId, number: u64) {
@@ -117,8 +120,9 @@ impl Desk {
             self.due.push(place);
         }
         encode(&mut connection.body);
+        connection.items += 1;
         connection.answered.extend(request);
-        if connection.body.len() > FULL {
+        if connection.body.len() > FULL || connection.items == ITEMS_MAX {
             self.full.push(connection.finish());
         }
     }
@@ -141,11 +145,12 @@ impl Connection {
     fn finish(&mut self) -> Letter {
         let frames = Frames::from_iter([&*self.routing_id, &self.body]);
         self.body.clear();
+        self.items = 0;
         Letter { frames, answers: Some((self.session, std::mem::take(&mut self.answered))) }
     }
 }
 
-/// Whether what a client says of itself can be shown to people.
-pub(super) fn client_info(hello: &Hello<'_>) -> crate::engine::ClientInfo {
-    crate::engine::ClientInfo { name: hello.name.into(), host: hello.host.into(), pid: hello.pid }
+/// What a client says of itself.
+pub(super) fn client_info(hello: &Hello<'_>) -> ClientInfo {
+    ClientInfo { name: hello.name.into(), host: hello.host.into(), pid: hello.pid }
 }

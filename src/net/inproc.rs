@@ -22,10 +22,8 @@ pub(super) struct InprocLink {
 
 impl InprocLink {
     pub(super) fn open(url: &Url, token: Token, registry: &Registry) -> Result<Self, Error> {
-        let registry = registry.try_clone().map_err(|error| Error::System {
-            action: "watch a socket",
-            problem: error.to_string(),
-        })?;
+        let registry =
+            registry.try_clone().map_err(|error| Error::system("watch a socket", &error))?;
         let socket = connect(url, token, &registry)?;
         Ok(Self { url: url.clone(), token, registry, socket, up: false })
     }

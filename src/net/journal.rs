@@ -4,11 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::config::{ServerConfig, Url};
-use crate::engine::{FixedWindow, Rate};
+use crate::engine::{FixedWindow, Rate, Rules};
 use crate::error::Error;
 use crate::net::server::ServerStats;
 use crate::time::Timestamp;
-use crate::wire::seed::BadMessage;
+use crate::wire::request::Hello;
 
 /// The name under which everything is logged.
 const LOG: &str = "zmqlocker";
@@ -22,6 +22,7 @@ pub(super) struct Journal {
     greeted: Clients,
     greetings: Throttle,
     complaints: Throttle,
+    shadows: Throttle,
 }
 
 impl Journal {
@@ -31,7 +32,8 @@ impl Journal {
         endpoint: &Url,
     ) -> Result<Self, Error> {
         let patience = config.patience.as_secs_f64();
-        log::info!(target: LOG, "serving {} at {endpoint}, patience {patience} s", config.limit);
+        let rules = Listed(&config.rules);
+        log::info!(target: LOG, "serving {rules} at {endpoint}, patience {patience} s");
         if endpoint.is_open_to_other_hosts() {
             log::warn!(
                 target: LOG,
@@ -44,6 +46,7 @@ impl Journal {
             greeted: Clients::default(),
             greetings: Throttle::new(now)?,
             complaints: Throttle::new(now)?,
+            shadows: Throttle::new(now)?,
         })
     }
 
@@ -69,12 +72,32 @@ impl Journal {
         now: Timestamp,
         routing_id: &[u8],
         address: Option<&str>,
-        bad: BadMessage,
+        bad: &dyn std::fmt::Display,
     ) {
         if let Some(left_out) = self.complaints.pass(now) {
             let client = Client(routing_id, address);
             log::warn!(target: LOG, "bad message from {client}: {bad}{}", LeftOut(left_out));
         }
+    }
+
+    pub(super) fn hello(&mut self, now: Timestamp, hello: &Hello<'_>, address: Option<&str>) {
+        if let Some(left_out) = self.greetings.pass(now) {
+            let Hello { name, host, pid, .. } = hello;
+            let address = address.unwrap_or("without an address");
+            let left_out = LeftOut(left_out);
+            log::info!(target: LOG, "client {name:?} (pid {pid} on {host:?}, {address}){left_out}");
+        }
+    }
+
+    pub(super) fn would_refuse(&mut self, now: Timestamp, key: &str, limit: &str) {
+        if let Some(left_out) = self.shadows.pass(now) {
+            let left_out = LeftOut(left_out);
+            log::info!(target: LOG, "key {key:?}: {limit:?} would have refused{left_out}");
+        }
+    }
+
+    pub(super) fn reload(&self, rules: &Rules) {
+        log::info!(target: LOG, "serving {} from now on at {}", Listed(rules), self.endpoint);
     }
 
     pub(super) fn stop(&self, stats: ServerStats) {
@@ -88,6 +111,28 @@ impl Journal {
 
     pub(super) fn failure(&self, error: &Error) {
         log::error!(target: LOG, "stopped serving at {}: {error}", self.endpoint);
+    }
+}
+
+/// Rules, as a reader of the log finds them: the first few.
+struct Listed<'a>(&'a Rules);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 5;
+        let only = self.0.iter().count() == 1;
+        for (place, (key, limits)) in self.0.iter().enumerate().take(SHOWN) {
+            let texts: Vec<&str> = (0..limits.count()).map(|place| &**limits.text(place)).collect();
+            let comma = if place > 0 { "; " } else { "" };
+            let name = if only && key == "other keys" { "" } else { key };
+            let space = if name.is_empty() { "" } else { " " };
+            write!(formatter, "{comma}{name}{space}{}", texts.join(", "))?;
+        }
+        match self.0.iter().count() {
+            0 => formatter.write_str("no key"),
+            count if count > SHOWN => write!(formatter, " and {} more rules", count - SHOWN),
+            _ => Ok(()),
+        }
     }
 }
 

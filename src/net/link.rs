@@ -5,14 +5,12 @@ use std::sync::Arc;
 use mio::event::Event;
 use mio::{Registry, Token, Waker};
 
-use crate::asking::RequestId;
 use crate::config::{Place, Url};
 use crate::error::Error;
 use crate::net::inproc::InprocLink;
 use crate::net::stream::StreamLink;
 use crate::time::Timestamp;
 use crate::wire::Frames;
-use crate::wire::seed;
 
 /// What happens on a link.
 #[derive(Debug)]
@@ -55,16 +53,4 @@ pub(super) fn open(
     } else {
         Ok(Box::new(StreamLink::open(url, token, registry, waker)?))
     }
-}
-
-/// A request as a DEALER socket sends it: its number, an empty frame, the body.
-pub(super) fn request(number: RequestId) -> Frames {
-    Frames::from_iter([number.0.to_be_bytes().as_slice(), b"", seed::REQUEST])
-}
-
-/// The number and the body of an answer; `None` for what is no answer to a numbered request.
-pub(super) fn answer(message: &Frames) -> Option<(RequestId, &[u8])> {
-    let (number, empty, body) = (message.get(0)?, message.get(1)?, message.get(2)?);
-    let number = u64::from_be_bytes(number.try_into().ok()?);
-    (message.len() == 3 && empty.is_empty()).then_some((RequestId(number), body))
 }

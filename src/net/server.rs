@@ -1,41 +1,34 @@
 //! A server: one ROUTER socket, one engine, one thread.
 
+use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mio::{Events, Poll, Token, Waker};
+use mio::{Poll, Waker};
 
-use crate::answer::Answer;
 use crate::config::{Place, ServerConfig, Url};
-use crate::engine::{Input, Machine, Patience, SeedReply as Reply};
+use crate::engine::{Machine, Rules, Tally};
 use crate::error::Error;
+use crate::net::alarm::Alarm;
 use crate::net::clock::BootClock;
 use crate::net::context;
+use crate::net::desk::Desk;
 use crate::net::journal::Journal;
+use crate::net::service::{ALARM, SOCKET, Service, WAKER};
 use crate::net::socket::Socket;
 use crate::time::Clock;
 use crate::wire::Frames;
-use crate::wire::seed::{self, BYTES_MAX, Envelope};
-
-/// How many messages are taken in before their answers go out and the time is looked at.
-const BATCH_MAX: usize = 256;
+use crate::wire::seed::BYTES_MAX;
 
 /// How many answers may wait for one connection to read them; those beyond it are dropped. All who
 /// wait at the server may be answered at once over one connection.
-const ANSWERS_MAX: usize = Patience::WAITERS_MAX;
-
-/// The clock goes on while the machine is suspended, a wait for sockets does not: after so long the
-/// clock is looked at again.
-const WAIT_MAX: Duration = Duration::from_secs(1);
+const ANSWERS_MAX: i32 = 100_000;
 
 /// How long answers on their way may hold up the end of a server.
 const LINGER: Duration = Duration::from_millis(500);
-
-const SOCKET: Token = Token(0);
-const WAKER: Token = Token(1);
 
 /// A running server. It stops when it is dropped.
 #[derive(Debug)]
@@ -58,6 +51,10 @@ pub struct ServerStats {
     pub bad_messages: u64,
     /// How many requests wait at present.
     pub waiting: u64,
+    /// How many keys are in use at present.
+    pub keys: u64,
+    /// How many clients there are at present that say who they are.
+    pub clients: u64,
 }
 
 /// Tells a server to stop, from wherever it is known that it should.
@@ -75,39 +72,46 @@ impl Server {
         let within_process = config.url.place() == Place::Inproc;
         let context = if within_process { context::shared().clone() } else { zmq::Context::new() };
         let socket = Socket::new(&context, zmq::ROUTER)?;
-        set_options(socket.options(), config).map_err(|error| system("open a socket", &error))?;
+        set_options(socket.options(), config)
+            .map_err(|error| Error::system("open a socket", &error))?;
         let endpoint = socket.bind(&config.url)?;
 
-        let poll = Poll::new().map_err(|error| system("watch a socket", &error))?;
+        let poll = Poll::new().map_err(|error| Error::system("watch a socket", &error))?;
         socket.register(poll.registry(), SOCKET)?;
         let waker = Waker::new(poll.registry(), WAKER);
         let control = Arc::new(Control {
             stop: AtomicBool::new(false),
-            waker: waker.map_err(|error| system("watch a socket", &error))?,
+            waker: waker.map_err(|error| Error::system("watch a socket", &error))?,
             counters: Counters::default(),
+            rules: Mutex::new(None),
             outcome: Mutex::new(None),
             finished: Condvar::new(),
         });
 
+        let alarm = Alarm::new(poll.registry(), ALARM)
+            .map_err(|error| Error::system("set an alarm", &error))?;
         let clock = BootClock;
         let now = clock.now();
-        let patience = Patience { length: config.patience, waiters_max: Patience::WAITERS_MAX };
         let service = Service {
             endpoint: endpoint.clone(),
+            number: RandomState::new().hash_one(now),
             within_process,
             journal: Journal::start(now, config, &Url::parse(&endpoint)?)?,
-            machine: Machine::new(now, config.limit, patience),
+            machine: Machine::new(now, config.rules.clone(), config.patience, config.bounds),
+            sessions_max: config.bounds.sessions_max,
+            desk: Desk::default(),
             clock,
             control: Arc::clone(&control),
             message: Frames::default(),
-            outbox: Vec::with_capacity(BATCH_MAX),
+            outbox: Vec::new(),
             socket,
             poll,
+            alarm,
         };
         let thread = thread::Builder::new()
             .name("zmql-server".to_owned())
             .spawn(move || service.run(context))
-            .map_err(|error| system("start a thread", &error))?;
+            .map_err(|error| Error::system("start a thread", &error))?;
         let thread = Mutex::new(Some(thread));
         Ok(Self { endpoint, pid: std::process::id(), control, thread })
     }
@@ -121,7 +125,22 @@ impl Server {
     /// What was done so far.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        self.control.counters.read()
+        self.control.stats()
+    }
+
+    /// The keys have other limits from now on; what was used stays used.
+    pub fn reload(&self, rules: Rules) {
+        let mut waiting = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = Some(rules);
+        drop(waiting);
+        // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
+        let _ = self.control.waker.wake();
+    }
+
+    /// Tells the log that other limits were wrong, and that the old ones hold.
+    pub fn refuse_reload(&self, error: &Error) {
+        let endpoint = &self.endpoint;
+        log::error!(target: "zmqlocker", "{endpoint} keeps its limits: {error}");
     }
 
     /// A handle that can stop this server.
@@ -178,180 +197,58 @@ impl Stopper {
 
 /// What the thread of a server shares with those who own it.
 #[derive(Debug)]
-struct Control {
-    stop: AtomicBool,
+pub(super) struct Control {
+    pub(super) stop: AtomicBool,
     waker: Waker,
-    counters: Counters,
+    pub(super) counters: Counters,
+    /// Rules that wait to be taken up.
+    pub(super) rules: Mutex<Option<Rules>>,
     /// How the server ended, if it has.
-    outcome: Mutex<Option<Result<(), Error>>>,
-    finished: Condvar,
+    pub(super) outcome: Mutex<Option<Result<(), Error>>>,
+    pub(super) finished: Condvar,
+}
+
+impl Control {
+    pub(super) fn stats(&self) -> ServerStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServerStats {
+            go: read(&self.counters.go),
+            sorry: read(&self.counters.sorry),
+            bad_messages: read(&self.counters.bad_messages),
+            waiting: read(&self.counters.waiting),
+            keys: read(&self.counters.keys),
+            clients: read(&self.counters.clients),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+pub(super) struct Counters {
     go: AtomicU64,
     sorry: AtomicU64,
-    bad_messages: AtomicU64,
+    pub(super) bad_messages: AtomicU64,
     waiting: AtomicU64,
+    keys: AtomicU64,
+    clients: AtomicU64,
 }
 
 impl Counters {
-    fn count(&self, answer: Answer) {
-        let counter = match answer {
-            Answer::Go => &self.go,
-            Answer::Sorry => &self.sorry,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> ServerStats {
-        ServerStats {
-            go: self.go.load(Ordering::Relaxed),
-            sorry: self.sorry.load(Ordering::Relaxed),
-            bad_messages: self.bad_messages.load(Ordering::Relaxed),
-            waiting: self.waiting.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// Tells those who wait for the end of a server, however it comes.
-struct Finish {
-    control: Arc<Control>,
-    outcome: Result<(), Error>,
-}
-
-impl Drop for Finish {
-    fn drop(&mut self) {
-        let outcome = mem::replace(&mut self.outcome, Ok(()));
-        *self.control.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.control.finished.notify_all();
-    }
-}
-
-/// What the thread of a server owns.
-struct Service {
-    endpoint: String,
-    within_process: bool,
-    socket: Socket,
-    poll: Poll,
-    machine: Machine<Envelope>,
-    clock: BootClock,
-    control: Arc<Control>,
-    journal: Journal,
-    /// The memory into which the next message is received.
-    message: Frames,
-    /// The answers of a batch: all that has come is taken in before any of them is sent.
-    outbox: Vec<Reply<Envelope>>,
-}
-
-impl Service {
-    fn run(mut self, context: zmq::Context) {
-        let mut finish = Finish {
-            control: Arc::clone(&self.control),
-            outcome: Err(system("serve", &"the thread broke: please report it")),
-        };
-        finish.outcome = self.serve();
-        match &finish.outcome {
-            Ok(()) => self.journal.stop(self.control.counters.read()),
-            Err(error) => self.journal.failure(error),
-        }
-        // The name of an `inproc` endpoint is free after this, a port when the context is gone. To
-        // unbind a port as well would end its connections with answers half written.
-        if self.within_process {
-            let _ = self.socket.options().unbind(&self.endpoint);
-        }
-        drop(self);
-        drop(context);
-        drop(finish);
-    }
-
-    fn serve(&mut self) -> Result<(), Error> {
-        let mut events = Events::with_capacity(4);
-        while !self.control.stop.load(Ordering::Acquire) {
-            let drained = self.take_in()?;
-            let timeout = self.tick();
-            let sent = self.send_answers()?;
-            // To send is to look at the socket: what came meanwhile would not wake this thread.
-            if drained && !sent {
-                self.wait(&mut events, timeout)?;
-            }
-        }
-        self.handle(Input::Close);
-        self.send_answers().map(drop)
-    }
-
-    /// Takes in a batch of messages. Whether there were no more.
-    fn take_in(&mut self) -> Result<bool, Error> {
-        for _ in 0..BATCH_MAX {
-            if !self.socket.receive(&mut self.message)? {
-                return Ok(true);
-            }
-            match seed::parse_request(&self.message) {
-                Ok(envelope) => {
-                    if self.journal.is_new(envelope.routing_id()) {
-                        let address = self.socket.peer_address();
-                        let now = self.clock.now();
-                        self.journal.first_request(now, envelope.routing_id(), address);
-                    }
-                    self.handle(Input::Next(envelope));
-                }
-                Err((bad, envelope)) => {
-                    self.control.counters.bad_messages.fetch_add(1, Ordering::Relaxed);
-                    let (now, address) = (self.clock.now(), self.socket.peer_address());
-                    self.journal.bad_message(now, envelope.routing_id(), address, bad);
-                    self.socket.send(&envelope.answer(bad.to_string().as_bytes()))?;
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Lets the engine see the time if it asked for it. How long until it wants to see it again.
-    fn tick(&mut self) -> Option<Duration> {
-        while let Some(due) = self.machine.poll_timeout() {
-            let now = self.clock.now();
-            if now < due {
-                return Some(due.since(now).min(WAIT_MAX));
-            }
-            self.handle(Input::Tick);
-        }
-        None
-    }
-
-    fn handle(&mut self, input: Input<Envelope>) {
-        self.machine.handle(self.clock.now(), input);
-        while let Some(reply) = self.machine.poll_output() {
-            self.outbox.push(reply);
-        }
-    }
-
-    /// Sends what there is to send. Whether there was anything.
-    fn send_answers(&mut self) -> Result<bool, Error> {
-        let any = !self.outbox.is_empty();
-        let waiting = self.machine.waiting() as u64;
-        self.control.counters.waiting.store(waiting, Ordering::Relaxed);
-        for Reply { to, answer } in self.outbox.drain(..) {
-            self.control.counters.count(answer);
-            // A client that is gone, or reads nothing, costs its answer and nothing else.
-            self.socket.send(&to.answer(seed::encode_answer(answer)))?;
-        }
-        Ok(any)
-    }
-
-    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<(), Error> {
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-                Err(system("watch a socket", &error))
-            }
-            _ => Ok(()),
-        }
+    /// Shows what the engine has counted.
+    pub(super) fn copy(&self, tally: Tally) {
+        self.go.store(tally.allowed, Ordering::Relaxed);
+        self.sorry.store(tally.refused, Ordering::Relaxed);
+        self.waiting.store(tally.waiting as u64, Ordering::Relaxed);
+        self.keys.store(tally.keys as u64, Ordering::Relaxed);
+        self.clients.store(tally.sessions as u64, Ordering::Relaxed);
     }
 }
 
 fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     socket.set_linger(i32::try_from(LINGER.as_millis()).unwrap_or(i32::MAX))?;
     socket.set_maxmsgsize(i64::try_from(BYTES_MAX).unwrap_or(i64::MAX))?;
-    socket.set_sndhwm(i32::try_from(ANSWERS_MAX).unwrap_or(i32::MAX))?;
+    socket.set_sndhwm(ANSWERS_MAX)?;
+    // An answer that nobody is there to take is told of.
+    socket.set_router_mandatory(true)?;
     socket.set_ipv6(config.url.is_ipv6())?;
     // A fleet may start at once. The system takes its own bound if that is lower.
     socket.set_backlog(4096)?;
@@ -360,8 +257,4 @@ fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     socket.set_tcp_keepalive_idle(30)?;
     socket.set_tcp_keepalive_intvl(10)?;
     socket.set_tcp_keepalive_cnt(3)
-}
-
-fn system(action: &'static str, error: &dyn std::fmt::Display) -> Error {
-    Error::System { action, problem: error.to_string() }
 }

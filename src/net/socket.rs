@@ -25,6 +25,17 @@ pub(super) struct Socket {
     frame: zmq::Message,
 }
 
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The peer does not read what it was sent before: it was dropped.
+    Full,
+    /// The peer is gone: it was dropped.
+    Gone,
+}
+
 impl Socket {
     pub(super) fn new(context: &zmq::Context, kind: zmq::SocketType) -> Result<Self, Error> {
         let inner = context.socket(kind).map_err(|error| match error {
@@ -91,24 +102,25 @@ impl Socket {
         self.frame.gets("Peer-Address")
     }
 
-    /// Sends the frames as one message; `false` if no peer can take it now. A ROUTER socket drops
-    /// what its peer cannot take.
-    pub(super) fn send(&self, message: &Frames) -> Result<bool, Error> {
+    /// Sends the frames as one message.
+    pub(super) fn send(&self, message: &Frames) -> Result<Sent, Error> {
         for (place, frame) in message.iter().enumerate() {
             let more = if place + 1 < message.len() { zmq::SNDMORE } else { 0 };
-            if !self.send_frame(frame, more)? {
-                return Ok(false);
+            match self.send_frame(frame, more)? {
+                Sent::Yes => {}
+                other => return Ok(other),
             }
         }
-        Ok(true)
+        Ok(Sent::Yes)
     }
 
-    fn send_frame(&self, frame: &[u8], more: i32) -> Result<bool, Error> {
+    fn send_frame(&self, frame: &[u8], more: i32) -> Result<Sent, Error> {
         loop {
             match self.inner.send(frame, zmq::DONTWAIT | more) {
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(Sent::Yes),
                 Err(zmq::Error::EINTR) => {}
-                Err(zmq::Error::EAGAIN | zmq::Error::EHOSTUNREACH) => return Ok(false),
+                Err(zmq::Error::EAGAIN) => return Ok(Sent::Full),
+                Err(zmq::Error::EHOSTUNREACH) => return Ok(Sent::Gone),
                 Err(error) => return Err(system("send a message", error)),
             }
         }

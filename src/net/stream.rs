@@ -28,12 +28,12 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many bytes may wait for a server that does not read. With more, the connection is given up.
-const UNSENT_MAX: usize = 1024 * 1024;
+const UNSENT_MAX: usize = 16 * 1024 * 1024;
 
 /// How many reads and commands may come before a message. With more, the connection is given up.
 const ITEMS_MAX: usize = 10_000;
 
-const READ_BYTES: usize = 8 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 
 pub(super) struct StreamLink {
     target: Target,
@@ -85,10 +85,8 @@ impl StreamLink {
         registry: &Registry,
         waker: &Arc<Waker>,
     ) -> Result<Self, Error> {
-        let registry = registry.try_clone().map_err(|error| Error::System {
-            action: "watch a socket",
-            problem: error.to_string(),
-        })?;
+        let registry =
+            registry.try_clone().map_err(|error| Error::system("watch a socket", &error))?;
         Ok(Self {
             target: Target::parse(url)?,
             found: None,

@@ -87,11 +87,25 @@ pub(super) enum Given<T> {
     Value(T),
 }
 
+impl<T> Given<T> {
+    /// The value that was given, or else this one.
+    pub(super) fn or(self, default: T) -> T {
+        match self {
+            Self::Nothing => default,
+            Self::Value(value) => value,
+        }
+    }
+}
+
 impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Given<T> {
     type Error = T::Error;
     const INPUT_TYPE: PyStaticExpr = T::INPUT_TYPE;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Self::Error> {
+        // What Python code hands on that was not given to it.
+        if object.is(object.py().Ellipsis()) {
+            return Ok(Self::Nothing);
+        }
         object.extract().map(Self::Value)
     }
 }

@@ -3,10 +3,16 @@
 #![allow(clippy::needless_pass_by_value, reason = "Python hands arguments over by value")]
 
 mod argument;
+mod block;
 mod client;
+mod decision;
+mod demand;
 mod door;
 mod error;
+mod event_loop;
 mod exit;
+mod held;
+mod limit;
 mod locker;
 mod logging;
 mod server;
@@ -19,7 +25,17 @@ mod _zmqlocker {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::block::Block;
+    #[pymodule_export]
     use super::client::LockerClient;
+    #[pymodule_export]
+    use super::decision::Decision;
+    #[pymodule_export]
+    use super::event_loop::EventLoopClient;
+    #[pymodule_export]
+    use super::held::Held;
+    #[pymodule_export]
+    use super::limit::Limit;
     #[pymodule_export]
     use super::locker::Locker;
     #[pymodule_export]

@@ -226,7 +226,7 @@ fn spent(fields: &mut Fields<'_>) -> Result<SmallVec<[u64; 1]>, Fault> {
     (0..count).map(|_| fields.number("spent")).collect()
 }
 
-fn limits<'a>(fields: &mut Fields<'a>) -> Result<SmallVec<[&'a str; 2]>, Fault> {
+fn limits<'a>(fields: &mut Fields<'a>) -> Result<Vec<&'a str>, Fault> {
     let count = bounded_count("limits", fields.left(), Request::LIMITS_MAX)?;
     (0..count).map(|_| fields.text("a limit", Request::LIMIT_BYTES_MAX)).collect()
 }

@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn server(max_requests: i128, url: &str) -> Server {
     let config = ServerConfig {
-        limit: Rate::new(max_requests, 3600.0).unwrap(),
+        rules: zmqlocker::engine::Rules::of_rate(Rate::new(max_requests, 3600.0).unwrap()),
+        bounds: Default::default(),
         url: Url::parse(url).unwrap(),
         patience: Duration::ZERO,
     };
@@ -87,7 +88,8 @@ fn a_thousand_threads_share_a_connection() {
 fn a_port_in_use_says_which() {
     let first = server(1, "tcp://127.0.0.1:*");
     let config = ServerConfig {
-        limit: Rate::new(1, 1.0).unwrap(),
+        rules: zmqlocker::engine::Rules::of_rate(Rate::new(1, 1.0).unwrap()),
+        bounds: Default::default(),
         url: Url::parse(first.url()).unwrap(),
         patience: Duration::ZERO,
     };

@@ -123,7 +123,15 @@ impl<A> Gate<A> {
         parts: &Parts,
         hold: Hold,
     ) {
-        let keeper = owner.filter(|_| hold != Hold::Spend);
+        // A lease of what has no concurrency limit is spent: there is nothing to give back.
+        let holds = match hold {
+            Hold::Spend => false,
+            Hold::Reserve => true,
+            Hold::Lease { .. } => parts.iter().any(|(key, _)| {
+                self.table.get(*key).is_some_and(|state| state.limits.has_concurrency())
+            }),
+        };
+        let keeper = owner.filter(|_| holds);
         if keeper.is_some() && self.grants.is_full() {
             let message = "the server has no room for another lease, reservation or block \
                            (`leases_max`): try again later";

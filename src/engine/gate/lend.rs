@@ -18,6 +18,9 @@ use crate::engine::table::KeyId;
 use crate::engine::waiters::Parts;
 use crate::time::Timestamp;
 
+/// How long a block can still be given back when it is void.
+const RETURN_TIME: Duration = Duration::from_millis(10);
+
 type Claims = SmallVec<[Claim; 1]>;
 
 impl<A> Gate<A> {
@@ -50,7 +53,9 @@ impl<A> Gate<A> {
             .map(|state| (state.version, state.limits.count()))
             .unwrap_or_default();
         let charge = Charge { key: id, version, cost: permits, marks: Self::no_marks(limits) };
-        let kind = GrantKind::Block { claims, permits, ends_at: now + valid_for };
+        // A borrower gives back what is void at the end: its message may take its time.
+        let ends_at = now + valid_for + valid_for / 10 + RETURN_TIME;
+        let kind = GrantKind::Block { claims, permits, ends_at };
         let charges = Charges::from_elem(charge, 1);
         let grant = Some(self.hold(Grant { owner, charges, kind }));
         let state = self.state_of(now, &one, 0);

@@ -16,7 +16,7 @@ pub use rate::Rate;
 use crate::error::Error;
 
 /// One limit of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
     /// By which rule permits are counted, and how many there are.
     pub kind: Kind,
@@ -25,7 +25,7 @@ pub struct Limit {
 }
 
 /// By which rule a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// So many in a slot of time, which opens with the first request after the last one ended.
     FixedWindow(Rate),
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 /// How many permits may be taken at once; from 1 to [`Rate::MAX_REQUESTS_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Burst(u64);
 
 impl Burst {
@@ -59,7 +59,7 @@ impl Burst {
 }
 
 /// How many permits may be held at once; from 1 to [`Rate::MAX_REQUESTS_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AtOnce(u64);
 
 impl AtOnce {

@@ -13,7 +13,7 @@ use crate::error::Error;
 /// assert_eq!(Rate::new(5, 0.8)?.max_requests(), 5);
 /// # Ok::<(), zmqlocker::error::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     max_requests: u64,
     in_seconds: Duration,

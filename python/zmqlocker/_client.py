@@ -1,0 +1,157 @@
+"""`LockerClient`, with what Python does best: `with` blocks and decorators."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from zmqlocker import _zmqlocker
+from zmqlocker._exceptions import NotHeld
+from zmqlocker._held import _Lease, _Reservation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import EllipsisType
+
+    from typing_extensions import Self
+
+    Timeout = float | EllipsisType | None
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _given(timeout: Timeout) -> dict[str, Any]:
+    """The argument, if it was given."""
+    return {} if timeout is ... else {"timeout": timeout}
+
+
+class Permit(_Lease):
+    """Permits that are held while the `with` block runs, and renewed by a thread that no GIL stops.
+
+    They come back when the block ends, or when nothing was heard of this process for `ttl` seconds.
+    """
+
+    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
+        """Remember what to ask for."""
+        self._client, self._wanted, self._options = client, wanted, options
+
+    def __enter__(self) -> Self:
+        """Wait for the permits. Never enters without them."""
+        self._held = self._client._hold(*self._wanted, **self._options)  # noqa: SLF001
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Give the permits back."""
+        self._warn_of_loss()
+        self._now().let_go()
+
+
+class Reservation(_Reservation):
+    """Permits that are spent when the `with` block ends, but for what `commit()` gives back."""
+
+    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
+        """Remember what to ask for."""
+        self._client, self._wanted, self._options = client, wanted, options
+
+    def __enter__(self) -> Self:
+        """Wait for the permits. Never enters without them."""
+        self._held = self._client._hold(*self._wanted, **self._options)  # noqa: SLF001
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Spend what was reserved, if nothing else was said."""
+        held = self._now()
+        if not held.given_back:
+            self._client._give_back(held, self._all())  # noqa: SLF001
+
+    def commit(self, spent: int | Mapping[str, int]) -> None:
+        """Say how much was spent: the rest goes back, what is beyond is counted.
+
+        Raises `NotHeld` if it was said before.
+        """
+        held = self._now()
+        if held.given_back:
+            message = "the reservation is settled already"
+            raise NotHeld(message)
+        self._client._give_back(held, self._spend(spent))  # noqa: SLF001
+
+    def cancel(self) -> None:
+        """Give everything back."""
+        self.commit(dict.fromkeys((key for key, _ in self._now().parts), 0))
+
+
+class LockerClient(_zmqlocker.LockerClient):
+    __doc__ = _zmqlocker.LockerClient.__doc__
+    __module__ = "zmqlocker"
+
+    def limit(
+        self,
+        key: str | dict[str, int],
+        cost: int | None = None,
+        *,
+        ttl: float = 0.8,
+        timeout: Timeout = ...,
+    ) -> Permit:
+        """Hold permits of a concurrency limit in a `with` block.
+
+        They are waited for in the server's queue, `timeout` seconds at most: then the block raises
+        `LockTimeout`. Permits of other limits of the key are spent.
+        """
+        return Permit(self, (key, cost), {"ttl": ttl, **_given(timeout)})
+
+    def reserve(
+        self,
+        key: str | dict[str, int],
+        cost: int | None = None,
+        *,
+        timeout: Timeout = ...,
+    ) -> Reservation:
+        """Take permits in a `with` block whose real cost is known only afterwards.
+
+        Call `commit()` of what the block gives with what was spent; the rest goes back. Without it,
+        all is spent.
+        """
+        return Reservation(self, (key, cost), _given(timeout))
+
+    def block(self, key: str) -> _zmqlocker.Block:
+        """Have permits of `key` in advance and spend them without a round trip."""
+        return _zmqlocker.Block(self, key)
+
+    def limited(
+        self,
+        key: str | dict[str, int],
+        cost: int | None = None,
+        *,
+        ttl: float = 0.8,
+        timeout: Timeout = ...,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Have each call of a function wait for its permits, and hold them while it runs.
+
+        A coroutine function waits in a thread; `zmqlocker.asyncio` needs none.
+        """
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            if not inspect.iscoroutinefunction(function):
+
+                @functools.wraps(function)
+                def call(*args: P.args, **kwargs: P.kwargs) -> R:
+                    with self.limit(key, cost, ttl=ttl, timeout=timeout):
+                        return function(*args, **kwargs)
+
+                return call
+
+            @functools.wraps(function)
+            async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                permit = self.limit(key, cost, ttl=ttl, timeout=timeout)
+                await asyncio.to_thread(permit.__enter__)
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    permit.__exit__()
+
+            return cast("Callable[P, R]", call_async)
+
+        return decorate

@@ -1,0 +1,78 @@
+"""What a client takes and gives back: permits that are held, and reservations."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from zmqlocker._exceptions import ConfigError, NotHeld
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zmqlocker._zmqlocker import Decision, Held
+
+_LOG = logging.getLogger("zmqlocker")
+
+
+class _Holding:
+    """What a lease and a reservation have in common."""
+
+    _held: Held | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """The decision by which it was granted."""
+        return self._now().decision
+
+    def _now(self) -> Held:
+        if self._held is None:
+            message = "nothing is held: enter the `with` block first"
+            raise NotHeld(message)
+        return self._held
+
+
+class _Lease(_Holding):
+    """Permits of a concurrency limit, as their holder sees them."""
+
+    @property
+    def remaining(self) -> float:
+        """For how many seconds the permits are safe if no server is heard; 0.0 if they are lost."""
+        return self._now().remaining
+
+    @property
+    def lost(self) -> bool:
+        """Whether others may have the permits by now."""
+        return self._now().remaining <= 0.0
+
+    def _warn_of_loss(self) -> None:
+        if self.lost:
+            keys = ", ".join(key for key, _ in self._now().parts)
+            _LOG.warning("the permit of %s was lost before it was given back", keys)
+
+
+class _Reservation(_Holding):
+    """Permits of which some may go back."""
+
+    _spent: list[int] | None = None
+
+    def _spend(self, spent: int | Mapping[str, int]) -> list[int]:
+        """What was spent of each key, in the order of the reservation."""
+        parts = self._now().parts
+        if not isinstance(spent, int):
+            by_key = dict(spent)
+        elif len(parts) == 1:
+            by_key = {parts[0][0]: spent}
+        else:
+            message = "spent must be a dict that says how much of each key was spent"
+            raise ConfigError(message)
+        unknown = by_key.keys() - {key for key, _ in parts}
+        if unknown or any(permits < 0 for permits in by_key.values()):
+            message = f"spent must be 0 or more of the keys that were reserved, not {by_key}"
+            raise ConfigError(message)
+        return [by_key.get(key, cost) for key, cost in parts]
+
+    def _all(self) -> list[int]:
+        return [cost for _, cost in self._now().parts]
+
+

@@ -1,0 +1,333 @@
+"""The client for event loops: the names of `zmqlocker.LockerClient`, to be awaited.
+
+    from zmqlocker.asyncio import LockerClient
+
+    async with LockerClient() as client:
+        await client.acquire("openai", timeout=5.0)
+
+Everything runs on the event loop's own reader; there is no thread for a request. What one round of
+the loop asks goes out in one message. A task that is cancelled while it waits holds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from zmqlocker import _zmqlocker
+from zmqlocker._exceptions import Forgotten, LockerError, NotHeld
+from zmqlocker._held import _Lease, _Reservation
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from types import EllipsisType
+
+    from typing_extensions import Self
+
+    from zmqlocker import Decision, Limit
+
+    Timeout = float | EllipsisType | None
+    Keys = str | dict[str, int]
+    Limits = str | Limit | list[str | Limit]
+
+__all__ = ["LockerClient", "Permit", "Reservation"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Permit(_Lease):
+    """Permits that are held while the `async with` block runs.
+
+    A thread renews them that neither the GIL nor a busy event loop stops. They come back when the
+    block ends, or when nothing was heard of this process for `ttl` seconds.
+    """
+
+    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
+        """Remember what to ask for."""
+        self._client, self._wanted, self._options = client, wanted, options
+
+    async def __aenter__(self) -> Self:
+        """Wait for the permits. Never enters without them."""
+        self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Give the permits back. Waits for nothing, so that nothing can be cancelled."""
+        self._warn_of_loss()
+        self._now().let_go()
+
+
+class Reservation(_Reservation):
+    """Permits that are spent when the block ends, but for what `commit()` gives back."""
+
+    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
+        """Remember what to ask for."""
+        self._client, self._wanted, self._options = client, wanted, options
+
+    async def __aenter__(self) -> Self:
+        """Wait for the permits. Never enters without them."""
+        self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Spend what was reserved, if nothing else was said. Waits for nothing."""
+        held = self._now()
+        if not held.given_back:
+            held.spend()
+
+    async def commit(self, spent: int | Mapping[str, int]) -> None:
+        """Say how much was spent: the rest goes back, what is beyond is counted.
+
+        Raises `NotHeld` if it was said before.
+        """
+        held = self._now()
+        if held.given_back:
+            message = "the reservation is settled already"
+            raise NotHeld(message)
+        await self._client._commit(held, self._spend(spent))  # noqa: SLF001
+
+    async def cancel(self) -> None:
+        """Give everything back."""
+        await self.commit(dict.fromkeys((key for key, _ in self._now().parts), 0))
+
+
+class LockerClient:
+    """Asks the server at `url` for permits, on the event loop in which it is used first.
+
+    The arguments are those of `zmqlocker.LockerClient`.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        url: str | list[str] | tuple[str, ...] = "tcp://localhost:7777",
+        *,
+        name: str = "",
+        timeout: Timeout = ...,
+        on_failure: str = "raise",
+        share: Limits | None = None,
+    ) -> None:
+        """Connect in the background; the servers need not be up yet."""
+        options: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
+        self._client = _zmqlocker.LockerClient(
+            url, name=name, on_failure=on_failure, share=share, **options
+        )
+        self._core = _zmqlocker.EventLoopClient(self._client)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor = -1
+        self._flush_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:  # noqa: ASYNC109
+        """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""
+        answer: str = await self._ask(self._core.next, key, timeout)
+        return answer
+
+    async def try_acquire(
+        self,
+        key: Keys,
+        cost: int | None = None,
+        *,
+        timeout: Timeout = ...,  # noqa: ASYNC109
+        on_failure: str | None = None,
+    ) -> Decision:
+        """Ask for `cost` permits of `key`, and do not wait for them."""
+        start = self._core.acquire
+        decision: Decision = await self._ask(start, False, key, cost, timeout, on_failure)
+        return decision
+
+    async def try_acquire_many(
+        self,
+        keys: Iterable[Keys],
+        *,
+        timeout: Timeout = ...,  # noqa: ASYNC109
+        on_failure: str | None = None,
+    ) -> list[Decision]:
+        """Ask for permits of many keys at once, each by itself."""
+        asked = (self.try_acquire(key, timeout=timeout, on_failure=on_failure) for key in keys)
+        return await asyncio.gather(*asked)
+
+    async def acquire(
+        self,
+        key: Keys,
+        cost: int | None = None,
+        *,
+        timeout: Timeout = ...,  # noqa: ASYNC109
+        on_failure: str | None = None,
+    ) -> Decision:
+        """Ask for `cost` permits of `key`, and wait for them in the server's queue."""
+
+        def start(future: asyncio.Future[Any], left: Timeout) -> int:
+            return self._core.acquire(future, True, key, cost, left, on_failure)  # noqa: FBT003
+
+        decision: Decision = await self._ask_until_heard(start, timeout)
+        return decision
+
+    def limit(
+        self,
+        key: Keys,
+        cost: int | None = None,
+        *,
+        ttl: float = 0.8,
+        timeout: Timeout = ...,
+    ) -> Permit:
+        """Hold permits of a concurrency limit in an `async with` block."""
+        return Permit(self, (key, cost, ttl), timeout)
+
+    def reserve(self, key: Keys, cost: int | None = None, *, timeout: Timeout = ...) -> Reservation:
+        """Take permits in an `async with` block whose real cost is known only afterwards."""
+        return Reservation(self, (key, cost, None), timeout)
+
+    def limited(
+        self,
+        key: Keys,
+        cost: int | None = None,
+        *,
+        ttl: float = 0.8,
+        timeout: Timeout = ...,
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+        """Have each call of a coroutine function wait for its permits, and hold them meanwhile."""
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+            @functools.wraps(function)
+            async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+                async with self.limit(key, cost, ttl=ttl, timeout=timeout):
+                    return await function(*args, **kwargs)
+
+            return call
+
+        return decorate
+
+    async def peek(self, key: str, cost: int | None = None, *, timeout: Timeout = ...) -> Decision:  # noqa: ASYNC109
+        """Tell what the answer to a request would be. Takes nothing."""
+        decision: Decision = await self._ask(self._core.peek, key, cost, timeout)
+        return decision
+
+    async def reset(self, key: str, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+        """Forget everything that was used of `key`, and a freeze. Leases stay."""
+        await self._ask(self._core.reset, key, timeout)
+
+    async def freeze(self, key: str, seconds: float, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+        """Let nobody have a permit of `key` for so many seconds."""
+        await self._ask(self._core.freeze, key, seconds, timeout)
+
+    async def set_limits(self, key: str, limits: Limits, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+        """Give `key` other limits while the server runs. What was used stays used."""
+        await self._ask(self._core.set_limits, key, limits, timeout)
+
+    def close(self) -> None:
+        """Close the connections. What is under way ends with `LockerError`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._core.abandon(LockerError("the client is closed: make a new one"))
+        if self._timer:
+            self._timer.cancel()
+        if self._loop and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+        self._client.close()
+
+    async def aclose(self) -> None:
+        """Close the connections, as `close()` does."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Close the connections, whatever became of the event loop."""
+        if hasattr(self, "_timer"):
+            self.close()
+
+    def __repr__(self) -> str:
+        """Tell the servers."""
+        return repr(self._client).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
+
+    async def _hold(self, wanted: tuple[Any, ...], timeout: Timeout) -> _zmqlocker.Held:  # noqa: ASYNC109
+        def start(future: asyncio.Future[Any], left: Timeout) -> int:
+            return self._core.hold(future, *wanted, left)
+
+        held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
+        return held
+
+    async def _commit(self, held: _zmqlocker.Held, spent: list[int]) -> None:
+        await self._ask(self._core.commit, held, spent)
+
+    async def _ask_until_heard(
+        self,
+        start: Callable[[asyncio.Future[Any], Timeout], int],
+        timeout: Timeout,  # noqa: ASYNC109
+    ) -> Any:
+        """Ask, and ask again where the server has let the place in its queue go."""
+        loop = asyncio.get_running_loop()
+        allowed = self._client.default_timeout if timeout is ... else timeout
+        deadline = None if allowed is None else loop.time() + allowed
+        left = timeout
+        while True:
+            try:
+                return await self._ask(start, left)
+            except Forgotten:
+                left = None if deadline is None else max(deadline - loop.time(), 1e-9)
+
+    async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
+        loop = self._loop
+        if loop is None:
+            loop = self._attach()
+        future: asyncio.Future[Any] = loop.create_future()
+        request = start(future, *arguments)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not self._closed:
+                self._core.decline(request)
+            raise
+
+    def _attach(self) -> asyncio.AbstractEventLoop:
+        """Let the running event loop watch the sockets."""
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = self._core.fileno()
+        # The loop does not keep the client alive.
+        this = weakref.ref(self)
+
+        def readable() -> None:
+            client = this()
+            if client:
+                client._collect()  # noqa: SLF001
+
+        self._loop.add_reader(self._descriptor, readable)
+        return self._loop
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        self._collect()
+
+    def _collect(self) -> None:
+        """Send what was asked and resolve the futures whose answers have come."""
+        if self._closed or self._loop is None:
+            return
+        if self._core.collect():
+            # Behind the tasks that these futures have woken.
+            self._loop.call_soon(self._core.settle)
+        due = self._core.poll_timeout()
+        if due is None:
+            return
+        at = self._loop.time() + due
+        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._collect()

@@ -1,0 +1,302 @@
+//! The thread of a server: takes messages in, has the engine decide, sends the answers.
+
+use std::mem;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use mio::{Events, Poll, Token};
+
+use crate::answer::Answer;
+use crate::engine::{Code, Input, Machine, Output, Problem, SessionId};
+use crate::error::Error;
+use crate::net::alarm::Alarm;
+use crate::net::clock::BootClock;
+use crate::net::desk::{Desk, Letter, client_info};
+use crate::net::journal::Journal;
+use crate::net::server::Control;
+use crate::net::socket::{Sent, Socket};
+use crate::time::{Clock, Timestamp};
+use crate::wire::request::{ClientItem, Items};
+use crate::wire::seed::{self, Envelope};
+use crate::wire::{Frames, VERSION};
+
+/// How many messages are taken in before their answers go out and the time is looked at.
+const BATCH_MAX: usize = 256;
+
+pub(super) const SOCKET: Token = Token(0);
+pub(super) const WAKER: Token = Token(1);
+pub(super) const ALARM: Token = Token(2);
+
+/// Tells those who wait for the end of a server, however it comes.
+struct Finish {
+    control: Arc<Control>,
+    outcome: Result<(), Error>,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let outcome = mem::replace(&mut self.outcome, Ok(()));
+        *self.control.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.control.finished.notify_all();
+    }
+}
+
+/// What the thread of a server owns.
+pub(super) struct Service {
+    pub(super) endpoint: String,
+    /// The number of this run of the server.
+    pub(super) number: u64,
+    pub(super) within_process: bool,
+    pub(super) socket: Socket,
+    pub(super) poll: Poll,
+    pub(super) alarm: Alarm,
+    pub(super) machine: Machine<Envelope>,
+    pub(super) sessions_max: usize,
+    pub(super) desk: Desk,
+    pub(super) clock: BootClock,
+    pub(super) control: Arc<Control>,
+    pub(super) journal: Journal,
+    /// The memory into which the next message is received.
+    pub(super) message: Frames,
+    /// The answers of a batch: all that has come is taken in before any of them is sent.
+    pub(super) outbox: Vec<(Envelope, Result<Answer, Problem>)>,
+}
+
+impl Service {
+    pub(super) fn run(mut self, context: zmq::Context) {
+        let mut finish = Finish {
+            control: Arc::clone(&self.control),
+            outcome: Err(Error::system("serve", &"the thread broke: please report it")),
+        };
+        finish.outcome = self.serve();
+        match &finish.outcome {
+            Ok(()) => self.journal.stop(self.control.stats()),
+            Err(error) => self.journal.failure(error),
+        }
+        // The name of an `inproc` endpoint is free after this, a port when the context is gone. To
+        // unbind a port as well would end its connections with answers half written.
+        if self.within_process {
+            let _ = self.socket.options().unbind(&self.endpoint);
+        }
+        drop(self);
+        drop(context);
+        drop(finish);
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
+        let mut events = Events::with_capacity(4);
+        while !self.control.stop.load(Ordering::Acquire) {
+            let drained = self.take_in()?;
+            self.reload();
+            self.tick()?;
+            let sent = self.send_answers()?;
+            // To send is to look at the socket: what came meanwhile would not wake this thread.
+            if drained && !sent {
+                self.wait(&mut events)?;
+            }
+        }
+        self.handle(self.clock.now(), Input::Close);
+        self.send_answers().map(drop)
+    }
+
+    /// Takes in a batch of messages. Whether there were no more.
+    fn take_in(&mut self) -> Result<bool, Error> {
+        for _ in 0..BATCH_MAX {
+            if !self.socket.receive(&mut self.message)? {
+                return Ok(true);
+            }
+            let message = mem::take(&mut self.message);
+            let now = self.clock.now();
+            match (message.len(), message.get(0), message.get(1)) {
+                (2, Some(routing_id), Some(body)) if !body.is_empty() => {
+                    self.converse(now, routing_id, body);
+                }
+                _ => self.answer_seed(now, &message)?,
+            }
+            self.message = message;
+        }
+        Ok(false)
+    }
+
+    /// A request of one of the seed's clients.
+    fn answer_seed(&mut self, now: Timestamp, message: &Frames) -> Result<(), Error> {
+        match seed::parse_request(message) {
+            Ok(envelope) => {
+                if self.journal.is_new(envelope.routing_id()) {
+                    let address = self.socket.peer_address();
+                    self.journal.first_request(now, envelope.routing_id(), address);
+                }
+                self.handle(now, Input::Next(envelope));
+            }
+            Err((bad, envelope)) => {
+                self.complain(now, envelope.routing_id(), &bad);
+                self.socket.send(&envelope.answer(bad.to_string().as_bytes()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message of a client that speaks our protocol.
+    fn converse(&mut self, now: Timestamp, routing_id: &[u8], body: &[u8]) {
+        let mut session =
+            self.desk.session_of(routing_id).filter(|session| self.machine.knows(*session));
+        for item in Items::new(body) {
+            let item = match item {
+                Ok(item) => item,
+                Err(problem) => return self.refuse(now, routing_id, &problem),
+            };
+            match (item, session) {
+                (ClientItem::Hello(hello), _) => {
+                    let info = client_info(&hello);
+                    if self.desk.len() >= self.sessions_max {
+                        self.desk.tidy(|session| self.machine.knows(session));
+                    }
+                    match self.machine.greet(now, hello.session, info) {
+                        Ok((id, is_new)) => {
+                            session = Some(id);
+                            self.desk.settle(id, routing_id);
+                            self.desk.welcome(id, self.number, self.machine.patience());
+                            if is_new {
+                                let address = self.socket.peer_address();
+                                self.journal.hello(now, &hello, address);
+                            }
+                        }
+                        Err(problem) => return self.refuse(now, routing_id, &problem),
+                    }
+                }
+                (ClientItem::OtherVersion(version), _) => {
+                    let message =
+                        format!("this server speaks version {VERSION}, not version {version}");
+                    let problem = Problem { code: Code::Protocol, message };
+                    return self.refuse(now, routing_id, &problem);
+                }
+                (ClientItem::Bad { id, problem }, Some(session)) => {
+                    self.complain(now, routing_id, &problem);
+                    match id {
+                        Some(id) => {
+                            let reply = crate::engine::Reply::Refuse(problem);
+                            self.desk.reply(session, id, &reply);
+                        }
+                        None => self.desk.problem(routing_id, &problem),
+                    }
+                }
+                (item, Some(session)) => self.take_item(now, session, item),
+                (_, None) => {
+                    let message = "the session is not known: say hello, and ask again".to_owned();
+                    let problem = Problem { code: Code::UnknownSession, message };
+                    return self.desk.problem(routing_id, &problem);
+                }
+            }
+        }
+    }
+
+    fn take_item(&mut self, now: Timestamp, session: SessionId, item: ClientItem<'_>) {
+        match item {
+            ClientItem::Ask { id, request } => self.handle(now, Input::Ask(session, id, &request)),
+            ClientItem::Beat { number, floor } => {
+                self.handle(now, Input::Beat(session, floor));
+                self.desk.heard(session, number);
+            }
+            ClientItem::Cancel(id) => self.handle(now, Input::Cancel(session, id)),
+            ClientItem::Bye => self.handle(now, Input::Bye(session)),
+            ClientItem::Hello(_) | ClientItem::OtherVersion(_) | ClientItem::Bad { .. } => {}
+        }
+    }
+
+    /// Tells a connection, and the log, that what was said on it cannot be taken.
+    fn refuse(&mut self, now: Timestamp, routing_id: &[u8], problem: &Problem) {
+        self.complain(now, routing_id, problem);
+        self.desk.problem(routing_id, problem);
+    }
+
+    fn complain(&mut self, now: Timestamp, routing_id: &[u8], bad: &dyn std::fmt::Display) {
+        self.control.counters.bad_messages.fetch_add(1, Ordering::Relaxed);
+        let address = self.socket.peer_address();
+        self.journal.bad_message(now, routing_id, address, bad);
+    }
+
+    /// Takes up other rules, if there are any.
+    fn reload(&mut self) {
+        let mut rules = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = rules.take() {
+            self.journal.reload(&rules);
+            let now = self.clock.now();
+            self.machine.handle(now, Input::Rules(rules));
+        } else {
+            return;
+        }
+        drop(rules);
+        self.drain();
+    }
+
+    /// Lets the engine see the time if it asked for it, and has the alarm set to when it wants to
+    /// see it again.
+    fn tick(&mut self) -> Result<(), Error> {
+        let mut due = self.machine.poll_timeout();
+        while let Some(at) = due {
+            let now = self.clock.now();
+            if now < at {
+                break;
+            }
+            self.handle(now, Input::Tick);
+            due = self.machine.poll_timeout();
+        }
+        self.alarm.set(due).map_err(|error| Error::system("set an alarm", &error))
+    }
+
+    fn handle(&mut self, now: Timestamp, input: Input<'_, '_, Envelope>) {
+        self.machine.handle(now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Seed { to, answer } => self.outbox.push((to, answer)),
+                Output::Reply { session, request, reply } => {
+                    self.desk.reply(session, request, &reply);
+                }
+                Output::WouldRefuse { key, limit } => {
+                    self.journal.would_refuse(self.clock.now(), &key, &limit);
+                }
+            }
+        }
+    }
+
+    /// Sends what there is to send. Whether there was anything.
+    fn send_answers(&mut self) -> Result<bool, Error> {
+        let letters = self.desk.letters();
+        let any = !self.outbox.is_empty() || !letters.is_empty();
+        self.control.counters.copy(self.machine.tally());
+        for (to, answer) in self.outbox.drain(..) {
+            let message = match answer {
+                Ok(answer) => to.answer(seed::encode_answer(answer)),
+                Err(problem) => to.answer(format!("error: {problem}").as_bytes()),
+            };
+            // A client that is gone, or reads nothing, costs its answer and nothing else.
+            self.socket.send(&message)?;
+        }
+        for Letter { frames, answers } in letters {
+            let sent = self.socket.send(&frames)?;
+            if let (Sent::Gone, Some((session, requests))) = (sent, answers) {
+                // What it was granted is taken back, and goes to those who wait behind it.
+                let now = self.clock.now();
+                self.handle(now, Input::Lost(session, &requests));
+            }
+        }
+        Ok(any)
+    }
+
+    fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
+        match self.poll.poll(events, None) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                return Err(Error::system("watch a socket", &error));
+            }
+            _ => {}
+        }
+        if events.iter().any(|event| event.token() == ALARM) {
+            self.alarm.rang();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,334 @@
+//! `EventLoopClient`: the client of an event loop, which waits for futures and never for sockets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use smallvec::SmallVec;
+
+use crate::asking::RequestId;
+use crate::config::Span;
+use crate::conversation::Outcome;
+use crate::engine::{Hold, Key, Request, Wait};
+use crate::error::Error;
+use crate::fallback::Policy;
+use crate::net::{Client, Heard};
+use crate::python::argument::{Count, Given, Seconds, Timeout, timeout};
+use crate::python::client::{LockerClient, answer, decide, hold};
+use crate::python::decision::Decision;
+use crate::python::demand::{Wanted, wait_up_to};
+use crate::python::held::Held;
+use crate::python::limit::limits;
+use crate::python::locker::word;
+use crate::wire::seed;
+
+/// Asks on behalf of an event loop. Each request gets a future; `collect()` sends what was asked,
+/// and resolves the futures whose answers have come. `fileno()` is readable when there is something
+/// to collect.
+#[pyclass(frozen, module = "zmqlocker._zmqlocker")]
+pub(super) struct EventLoopClient {
+    client: Py<LockerClient>,
+    waiting: Mutex<BTreeMap<RequestId, Waiting>>,
+    /// The requests whose futures were resolved since the event loop settled them last.
+    resolved: Mutex<Vec<RequestId>>,
+}
+
+/// A future, and what it is to become.
+struct Waiting {
+    future: Py<PyAny>,
+    timeout: Option<Duration>,
+    asked: Asked,
+}
+
+/// What was asked for.
+enum Asked {
+    Seed,
+    Word(Wanted),
+    Permits(Wanted, Wait, Policy),
+    Peek(Wanted),
+    Hold(Wanted, Hold),
+    Nothing,
+}
+
+impl EventLoopClient {
+    fn client(&self) -> &Arc<Client> {
+        &self.client.get().client
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<RequestId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn timeout(&self, given: Given<Timeout>) -> PyResult<Option<Duration>> {
+        Ok(self.client.get().timeout(given)?)
+    }
+
+    fn begin(
+        &self,
+        request: &Request<'_>,
+        future: Py<PyAny>,
+        timeout: Option<Duration>,
+        asked: impl FnOnce() -> Asked,
+    ) -> PyResult<u64> {
+        let id = self.client().begin(request, None, timeout, true)?;
+        self.waiting().insert(id, Waiting { future, timeout, asked: asked() });
+        Ok(id.0)
+    }
+
+    /// What a future becomes.
+    fn outcome<'py>(
+        &self,
+        py: Python<'py>,
+        waiting: &Waiting,
+        outcome: Outcome,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let client = self.client();
+        if let (Asked::Seed, Outcome::Seed(_, body)) = (&waiting.asked, &outcome)
+            && let Some(answer) = seed::parse_answer(body)
+        {
+            return Ok(word(py, answer).clone().into_any());
+        }
+        let request = match &waiting.asked {
+            Asked::Word(wanted) => Some(wanted.request(Wait::Patience, Hold::Spend)?),
+            Asked::Permits(wanted, wait, _) => Some(wanted.request(*wait, Hold::Spend)?),
+            Asked::Hold(wanted, hold) => Some(wanted.request(wait_up_to(waiting.timeout), *hold)?),
+            Asked::Seed | Asked::Peek(_) | Asked::Nothing => None,
+        };
+        let key = Key::DEFAULT;
+        let request = request.unwrap_or(Request::Reset { key });
+        let judged = client.judge(&request, waiting.timeout, outcome);
+        let heard: Heard = match (&waiting.asked, judged) {
+            (Asked::Permits(_, _, policy), Err(Error::Unavailable { .. }))
+                if !matches!(policy, Policy::Raise) =>
+            {
+                client.fall_back(&request, policy)
+            }
+            (_, judged) => judged?,
+        };
+        match &waiting.asked {
+            Asked::Word(_) => Ok(word(py, answer(&heard)).clone().into_any()),
+            Asked::Permits(wanted, _, policy) => {
+                Ok(Bound::new(py, decide(heard, wanted, policy)?)?.into_any())
+            }
+            Asked::Peek(wanted) => {
+                Ok(Bound::new(py, decide(heard, wanted, &Policy::Raise)?)?.into_any())
+            }
+            Asked::Hold(wanted, _) => {
+                let held = Held::new(client, wanted.clone(), heard, waiting.timeout)?;
+                Ok(Bound::new(py, held)?.into_any())
+            }
+            Asked::Nothing => Ok(py.None().into_bound(py)),
+            Asked::Seed => Err(Error::unexpected(&heard).into()),
+        }
+    }
+
+    /// The decision of a policy, if no server is there.
+    fn by_policy(
+        &self,
+        wanted: &Wanted,
+        wait: Wait,
+        policy: &Policy,
+    ) -> PyResult<Option<Decision>> {
+        let client = self.client();
+        if matches!(policy, Policy::Raise) || client.is_reachable()? {
+            return Ok(None);
+        }
+        let heard = client.fall_back(&wanted.request(wait, Hold::Spend)?, policy);
+        decide(heard, wanted, policy).map(Some)
+    }
+}
+
+#[pymethods]
+impl EventLoopClient {
+    #[new]
+    fn new(client: Py<LockerClient>) -> Self {
+        Self { client, waiting: Mutex::default(), resolved: Mutex::default() }
+    }
+
+    /// The descriptor that an event loop watches.
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.client().descriptor()?)
+    }
+
+    /// In how many seconds `collect()` has to be called, if nothing comes; `None` if not at all.
+    fn poll_timeout(&self) -> Option<f64> {
+        self.client().poll_timeout().map(|length| length.as_secs_f64())
+    }
+
+    /// Sends what was asked and resolves the futures whose answers have come. Whether any has.
+    fn collect(&self, py: Python<'_>) -> PyResult<bool> {
+        let outcomes = self.client().collect()?;
+        let any = !outcomes.is_empty();
+        for (id, outcome) in outcomes {
+            let Some(waiting) = self.waiting().remove(&id) else { continue };
+            self.resolved.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+            let future = waiting.future.bind(py);
+            if future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
+                continue;
+            }
+            match self.outcome(py, &waiting, outcome) {
+                Ok(result) => future.call_method1(pyo3::intern!(py, "set_result"), (result,))?,
+                Err(error) => {
+                    let exception = error.into_value(py);
+                    future.call_method1(pyo3::intern!(py, "set_exception"), (exception,))?
+                }
+            };
+        }
+        Ok(any)
+    }
+
+    /// The tasks whose futures were resolved have run: what they did not decline is theirs.
+    fn settle(&self) {
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        self.client().settle(&resolved);
+        resolved.clear();
+    }
+
+    /// Nobody wants the answer to a request any more, even if it has come: what was granted with it
+    /// goes back.
+    fn decline(&self, request: u64) {
+        self.waiting().remove(&RequestId(request));
+        self.client().forget(RequestId(request));
+    }
+
+    /// All requests that are under way end with this exception.
+    fn abandon(&self, py: Python<'_>, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        let waiting = std::mem::take(&mut *self.waiting());
+        for (id, waiting) in waiting {
+            self.client().forget(id);
+            let future = waiting.future.bind(py);
+            if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
+                future.call_method1(pyo3::intern!(py, "set_exception"), (exception,))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[pyo3(signature = (future, key, timeout))]
+    fn next(
+        &self,
+        future: Py<PyAny>,
+        key: Option<&Bound<'_, PyAny>>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = match timeout {
+            Given::Nothing => self.client().timeout(),
+            Given::Value(seconds) => self::timeout(seconds)?,
+        };
+        let Some(key) = key else {
+            let id = self.client().begin_next(timeout)?;
+            self.waiting().insert(id, Waiting { future, timeout, asked: Asked::Seed });
+            return Ok(id.0);
+        };
+        let wanted = Wanted::parse(key, None)?;
+        let request = wanted.request(Wait::Patience, Hold::Spend)?;
+        self.begin(&request, future, timeout, || Asked::Word(wanted.clone()))
+    }
+
+    /// The number of the request, or the decision of a policy that has not to ask.
+    #[pyo3(signature = (future, wait, key, cost, timeout, on_failure))]
+    #[allow(clippy::too_many_arguments)]
+    fn acquire(
+        &self,
+        py: Python<'_>,
+        future: Py<PyAny>,
+        wait: bool,
+        key: &Bound<'_, PyAny>,
+        cost: Option<Count>,
+        timeout: Given<Timeout>,
+        on_failure: Option<&str>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let wanted = Wanted::parse(key, cost)?;
+        let policy = self.client.get().policy(on_failure)?;
+        let wait = if wait { wait_up_to(timeout) } else { Wait::No };
+        if let Some(decision) = self.by_policy(&wanted, wait, &policy)? {
+            future.call_method1(py, pyo3::intern!(py, "set_result"), (decision,))?;
+            return Ok(0);
+        }
+        let request = wanted.request(wait, Hold::Spend)?;
+        self.begin(&request, future, timeout, || Asked::Permits(wanted.clone(), wait, policy))
+    }
+
+    #[pyo3(signature = (future, key, cost, timeout))]
+    fn peek(
+        &self,
+        future: Py<PyAny>,
+        key: &Bound<'_, PyString>,
+        cost: Option<Count>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let wanted = Wanted::parse(key, cost)?;
+        let (key, cost) = wanted.demand()?.parts()[0];
+        self.begin(&Request::Peek { key, cost }, future, timeout, || Asked::Peek(wanted.clone()))
+    }
+
+    #[pyo3(signature = (future, key, timeout))]
+    fn reset(&self, future: Py<PyAny>, key: &str, timeout: Given<Timeout>) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let request = Request::Reset { key: Key::parse(key)? };
+        self.begin(&request, future, timeout, || Asked::Nothing)
+    }
+
+    #[pyo3(signature = (future, key, seconds, timeout))]
+    fn freeze(
+        &self,
+        future: Py<PyAny>,
+        key: &str,
+        seconds: Seconds,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let length = Span::NotNegative.parse("seconds", seconds.0)?;
+        let request = Request::Freeze { key: Key::parse(key)?, length };
+        self.begin(&request, future, timeout, || Asked::Nothing)
+    }
+
+    #[pyo3(signature = (
+        future, key, limits: "str | Limit | list[str | Limit]", timeout
+    ))]
+    fn set_limits(
+        &self,
+        future: Py<PyAny>,
+        key: &str,
+        limits: &Bound<'_, PyAny>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let limits = self::limits(limits)?;
+        let texts = (0..limits.count()).map(|place| &**limits.text(place)).collect();
+        let request = Request::SetLimits { key: Key::parse(key)?, limits: texts };
+        self.begin(&request, future, timeout, || Asked::Nothing)
+    }
+
+    /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation.
+    #[pyo3(signature = (future, key, cost, ttl, timeout))]
+    fn hold(
+        &self,
+        future: Py<PyAny>,
+        key: &Bound<'_, PyAny>,
+        cost: Option<Count>,
+        ttl: Option<Seconds>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let wanted = Wanted::parse(key, cost)?;
+        let hold = hold(ttl)?;
+        let request = wanted.request(wait_up_to(timeout), hold)?;
+        self.begin(&request, future, timeout, || Asked::Hold(wanted.clone(), hold))
+    }
+
+    /// Settles a reservation; 0 if that was done before.
+    fn commit(&self, future: Py<PyAny>, held: &Held, spent: Vec<u64>) -> PyResult<u64> {
+        let Some((granted, request)) = held.give_back(Some(SmallVec::from(spent))) else {
+            return Ok(0);
+        };
+        let timeout = self.timeout(Given::Nothing)?;
+        let id = self.client().begin(&request, Some(granted), timeout, true)?;
+        self.waiting().insert(id, Waiting { future, timeout, asked: Asked::Nothing });
+        Ok(id.0)
+    }
+}

@@ -1,0 +1,116 @@
+//! What a client holds at a server and may give back: leases and reservations.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use smallvec::SmallVec;
+
+use crate::engine::{Reply, Request};
+use crate::error::Error;
+use crate::fallback::Policy;
+use crate::net::{Client, Granted, Heard};
+use crate::python::client::decide;
+use crate::python::decision::{Decision, seconds_up};
+use crate::python::demand::Wanted;
+
+/// Leases or a reservation of permits.
+#[pyclass(frozen, module = "zmqlocker._zmqlocker")]
+pub(super) struct Held {
+    client: Arc<Client>,
+    wanted: Wanted,
+    granted: Option<Granted>,
+    given_back: AtomicBool,
+    #[pyo3(get)]
+    decision: Py<Decision>,
+}
+
+impl Held {
+    pub(super) fn new(
+        client: &Arc<Client>,
+        wanted: Wanted,
+        heard: Heard,
+        timeout: Option<Duration>,
+    ) -> PyResult<Self> {
+        if let Reply::Decision(decision) = &heard.reply
+            && !decision.allowed
+        {
+            let keys = wanted.0.iter().map(|(key, _)| format!("{key:?}")).collect::<Vec<_>>();
+            return Err(Error::Late {
+                keys: keys.join(", "),
+                timeout: timeout.unwrap_or_default(),
+                limit: decision.limit.to_string(),
+            }
+            .into());
+        }
+        let granted = heard.granted();
+        let decision = decide(heard, &wanted, &Policy::Raise)?;
+        let decision = Python::attach(|py| Py::new(py, decision))?;
+        let given_back = AtomicBool::new(false);
+        Ok(Self { client: Arc::clone(client), wanted, granted, given_back, decision })
+    }
+
+    /// What gives it back, the first time.
+    pub(super) fn give_back(
+        &self,
+        spent: Option<SmallVec<[u64; 1]>>,
+    ) -> Option<(Granted, Request<'static>)> {
+        let granted = self.granted?;
+        if self.given_back.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let grant = granted.grant();
+        let request = match spent {
+            Some(spent) => Request::Commit { grant, spent },
+            None => Request::Release { grant },
+        };
+        Some((granted, request))
+    }
+}
+
+#[pymethods]
+impl Held {
+    /// What was taken of each key, in the order in which they were given.
+    #[getter]
+    fn parts(&self) -> Vec<(&str, u64)> {
+        self.wanted.0.iter().map(|(key, cost)| (key.as_str(), *cost)).collect()
+    }
+
+    /// Whether it was given back already.
+    #[getter]
+    fn given_back(&self) -> bool {
+        self.given_back.load(Ordering::Acquire)
+    }
+
+    /// For how many seconds a lease is safe; 0.0 if it is lost or given back.
+    #[getter]
+    fn remaining(&self) -> f64 {
+        let granted = self.granted.filter(|_| !self.given_back.load(Ordering::Acquire));
+        granted.and_then(|granted| self.client.lease_remaining(granted)).map_or(0.0, seconds_up)
+    }
+
+    /// Tells the server that all of a reservation is spent, and does not wait for its answer.
+    fn spend(&self, py: Python<'_>) {
+        let all = self.wanted.0.iter().map(|(_, cost)| *cost).collect();
+        self.tell(py, Some(all));
+    }
+
+    /// Tells the server that it is given back, and does not wait for its answer.
+    fn let_go(&self, py: Python<'_>) {
+        self.tell(py, None);
+    }
+}
+
+impl Held {
+    fn tell(&self, py: Python<'_>, spent: Option<SmallVec<[u64; 1]>>) {
+        if let Some((granted, request)) = self.give_back(spent) {
+            py.detach(|| {
+                // A client that is closed has given everything back already.
+                let _ = self.client.begin(&request, Some(granted), None, false);
+                let _ = self.client.look();
+                self.client.drop_lease(granted);
+            });
+        }
+    }
+}
