@@ -87,7 +87,12 @@ impl Gcra {
     pub(super) fn refund(&mut self, now: Timestamp, rate: Rate, mark: u64, cost: u64) {
         let moved = self.refunds.as_ref().filter(|refunds| refunds.from <= mark);
         let arrival = mark.saturating_sub(moved.map_or(0, |refunds| refunds.moved));
-        let left = fine(Timestamp::from_nanos(arrival), rate).saturating_sub(fine(now, rate));
+        let left = if mark == self.mark(rate) {
+            // Nothing was charged since: to the fraction of a nanosecond.
+            self.debt(now, rate)
+        } else {
+            fine(Timestamp::from_nanos(arrival), rate).saturating_sub(fine(now, rate))
+        };
         let back = left.min(cell(rate).saturating_mul(u128::from(cost)));
         if back == 0 {
             return;
