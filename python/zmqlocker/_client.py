@@ -40,7 +40,7 @@ class Permit(_Lease):
 
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
-        self._held = self._client._hold(*self._wanted, **self._options)  # noqa: SLF001
+        self._held = self._client._hold(*self._wanted, **self._options)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -58,14 +58,14 @@ class Reservation(_Reservation):
 
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
-        self._held = self._client._hold(*self._wanted, **self._options)  # noqa: SLF001
+        self._held = self._client._hold(*self._wanted, **self._options)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Spend what was reserved, if nothing else was said."""
         held = self._now()
         if not held.given_back:
-            self._client._give_back(held, self._all())  # noqa: SLF001
+            self._client._give_back(held, self._all())
 
     def commit(self, spent: int | Mapping[str, int]) -> None:
         """Say how much was spent: the rest goes back, what is beyond is counted.
@@ -76,7 +76,7 @@ class Reservation(_Reservation):
         if held.given_back:
             message = "the reservation is settled already"
             raise NotHeld(message)
-        self._client._give_back(held, self._spend(spent))  # noqa: SLF001
+        self._client._give_back(held, self._spend(spent))
 
     def cancel(self) -> None:
         """Give everything back."""

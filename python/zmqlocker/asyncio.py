@@ -51,7 +51,7 @@ class Permit(_Lease):
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
-        self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
+        self._held = await self._client._hold(self._wanted, self._options)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -69,7 +69,7 @@ class Reservation(_Reservation):
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
-        self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
+        self._held = await self._client._hold(self._wanted, self._options)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -87,7 +87,7 @@ class Reservation(_Reservation):
         if held.given_back:
             message = "the reservation is settled already"
             raise NotHeld(message)
-        await self._client._commit(held, self._spend(spent))  # noqa: SLF001
+        await self._client._commit(held, self._spend(spent))
 
     async def cancel(self) -> None:
         """Give everything back."""
@@ -103,30 +103,30 @@ class Block:
     def __init__(self, client: LockerClient, key: str) -> None:
         """Have nothing yet."""
         self._client = client
-        self._block = _zmqlocker.Block(client._client, key)  # noqa: SLF001
+        self._block = _zmqlocker.Block(client._client, key)
 
     async def next(self) -> str:
         """Spend one permit: "go", or "sorry" if there is none."""
         return "go" if await self._refuse(1, ...) is None else "sorry"
 
-    async def try_acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:  # noqa: ASYNC109
+    async def try_acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:
         """Spend `cost` permits if they are to be had now."""
         refusal = await self._refuse(cost, timeout)
-        return self._block._allowed() if refusal is None else refusal  # noqa: SLF001
+        return self._block._allowed() if refusal is None else refusal
 
-    async def acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:  # noqa: ASYNC109
+    async def acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:
         """Spend `cost` permits; where there are none, wait for them in the server's queue."""
         if await self._refuse(cost, timeout) is None:
-            return self._block._allowed()  # noqa: SLF001
+            return self._block._allowed()
         return await self._client.acquire(self.key, cost, timeout=timeout)
 
-    async def _refuse(self, cost: int, timeout: Timeout) -> Decision | None:  # noqa: ASYNC109
+    async def _refuse(self, cost: int, timeout: Timeout) -> Decision | None:
         """Spend permits; `None` if they were spent, or else what the server says."""
-        wanted = self._block._spend(cost)  # noqa: SLF001
+        wanted = self._block._spend(cost)
         if isinstance(wanted, int):
             # Asked once, a server gives a block or says that there is none; one may be too small.
-            await self._client._refill(self._block, wanted, timeout)  # noqa: SLF001
-            wanted = self._block._spend(cost)  # noqa: SLF001
+            await self._client._refill(self._block, wanted, timeout)
+            wanted = self._block._spend(cost)
         if isinstance(wanted, int):
             decision = await self._client.try_acquire(self.key, cost, timeout=timeout)
             return None if decision else decision
@@ -186,7 +186,7 @@ class LockerClient:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:  # noqa: ASYNC109
+    async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:
         """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""
         answer: str = await self._ask(self._core.next, key, timeout)
         return answer
@@ -196,7 +196,7 @@ class LockerClient:
         key: Keys,
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,  # noqa: ASYNC109
+        timeout: Timeout = ...,
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and do not wait for them."""
@@ -208,7 +208,7 @@ class LockerClient:
         self,
         keys: Iterable[Keys],
         *,
-        timeout: Timeout = ...,  # noqa: ASYNC109
+        timeout: Timeout = ...,
         on_failure: str | None = None,
     ) -> list[Decision]:
         """Ask for permits of many keys at once, each by itself."""
@@ -220,7 +220,7 @@ class LockerClient:
         key: Keys,
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,  # noqa: ASYNC109
+        timeout: Timeout = ...,
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and wait for them in the server's queue."""
@@ -270,20 +270,20 @@ class LockerClient:
 
         return decorate
 
-    async def peek(self, key: str, cost: int | None = None, *, timeout: Timeout = ...) -> Decision:  # noqa: ASYNC109
+    async def peek(self, key: str, cost: int | None = None, *, timeout: Timeout = ...) -> Decision:
         """Tell what the answer to a request would be. Takes nothing."""
         decision: Decision = await self._ask(self._core.peek, key, cost, timeout)
         return decision
 
-    async def reset(self, key: str, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+    async def reset(self, key: str, *, timeout: Timeout = ...) -> None:
         """Forget everything that was used of `key`, and a freeze. Leases stay."""
         await self._ask(self._core.reset, key, timeout)
 
-    async def freeze(self, key: str, seconds: float, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+    async def freeze(self, key: str, seconds: float, *, timeout: Timeout = ...) -> None:
         """Let nobody have a permit of `key` for so many seconds."""
         await self._ask(self._core.freeze, key, seconds, timeout)
 
-    async def set_limits(self, key: str, limits: Limits, *, timeout: Timeout = ...) -> None:  # noqa: ASYNC109
+    async def set_limits(self, key: str, limits: Limits, *, timeout: Timeout = ...) -> None:
         """Give `key` other limits while the server runs. What was used stays used."""
         await self._ask(self._core.set_limits, key, limits, timeout)
 
@@ -320,14 +320,14 @@ class LockerClient:
         """Tell the servers."""
         return repr(self._client).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
 
-    async def _hold(self, wanted: tuple[Any, ...], timeout: Timeout) -> _zmqlocker.Held:  # noqa: ASYNC109
+    async def _hold(self, wanted: tuple[Any, ...], timeout: Timeout) -> _zmqlocker.Held:
         def start(future: asyncio.Future[Any], left: Timeout) -> int:
             return self._core.hold(future, *wanted, left)
 
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held
 
-    async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: Timeout) -> None:  # noqa: ASYNC109
+    async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: Timeout) -> None:
         try:
             await self._ask(self._core.refill, block, wanted, timeout)
         except ServerUnavailable:
@@ -340,7 +340,7 @@ class LockerClient:
     async def _ask_until_heard(
         self,
         start: Callable[[asyncio.Future[Any], Timeout], int],
-        timeout: Timeout,  # noqa: ASYNC109
+        timeout: Timeout,
     ) -> Any:
         """Ask, and ask again where the server has let the place in its queue go."""
         loop = asyncio.get_running_loop()
@@ -379,7 +379,7 @@ class LockerClient:
         def readable() -> None:
             client = this()
             if client:
-                client._collect()  # noqa: SLF001
+                client._collect()
 
         self._loop.add_reader(self._descriptor, readable)
         return self._loop

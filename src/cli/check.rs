@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn what_was_read_is_shown_in_its_shortest_form() {
-        let text = "max_requests = 5\nin_seconds = 0.8\n[limits]\na = [\"5/second\", \"2 at once\"]\n\
+        let text = "max_requests = 5\nin_seconds = 0.8\n\
+                    [limits]\na = [\"5/second\", \"2 at once\"]\n\
                     \"tenant:*\" = \"60/60s sliding\"";
         let config = FileConfig::parse("a.toml", text).unwrap();
         let lines = "a           5/s, 2 at once\n\

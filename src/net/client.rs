@@ -97,8 +97,8 @@ impl Client {
     }
 
     /// Asks for one permit of the key `default` as the seed's clients do, and waits for the answer,
-    /// at most for `timeout`; `None` is without an end. Between short slices of the wait, `go_on` is
-    /// asked whether to wait any longer.
+    /// at most for `timeout`; `None` is without an end. Between short slices of the wait, `go_on`
+    /// is asked whether to wait any longer.
     ///
     /// # Errors
     ///
@@ -263,7 +263,8 @@ impl Client {
         Ok(connections.is_available())
     }
 
-    /// Asks something, and leaves the answer to [`Client::collect`]; with `answer` false, to nobody.
+    /// Asks something, and leaves the answer to [`Client::collect`]; with `answer` false, to
+    /// nobody.
     ///
     /// # Errors
     ///
@@ -329,8 +330,8 @@ impl Client {
         }
     }
 
-    /// The outcomes that were collected are in the hands of those who asked: they are not given back
-    /// any more.
+    /// The outcomes that were collected are in the hands of those who asked: they are not given
+    /// back any more.
     pub fn settle(&self, requests: &[RequestId]) {
         if let Ok(connections) = self.connections() {
             connections.settle(requests);

@@ -131,7 +131,8 @@ impl Connections {
         Ok(std::mem::take(&mut shared.collected))
     }
 
-    /// Sends what is to be sent and takes in what has come; what the event loop has to collect stays.
+    /// Sends what is to be sent and takes in what has come; what the event loop has to collect
+    /// stays.
     pub(super) fn look(&self) -> Result<(), Error> {
         let mut shared = self.lock();
         shared.glance()?;

@@ -154,8 +154,8 @@ impl Block {
         }
     }
 
-    /// Spends permits if that needs no wait: `None` if they were spent, a decision if there are none,
-    /// or for how many a server has to be asked.
+    /// Spends permits if that needs no wait: `None` if they were spent, a decision if there are
+    /// none, or for how many a server has to be asked.
     fn _spend<'py>(&self, py: Python<'py>, cost: Count) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self.lender.spend(Cost::new(cost.0)?)? {
             AtOnce::Yes => Ok(None),

@@ -274,7 +274,9 @@ proptest! {
             if place == change {
                 // For GCRA another rate has no naive count: what is owed is owed.
                 limit.max = if let Kind::Gcra(_) = limit.kind { limit.max } else { max };
-                limit.kind = if let Kind::Gcra(_) = limit.kind { Kind::Gcra(max) } else { limit.kind };
+                if let Kind::Gcra(_) = limit.kind {
+                    limit.kind = Kind::Gcra(max);
+                }
                 desk.ask(session, &set_limits("k", &[&limit.text()]));
             }
             let heard = match desk.ask(session, &acquire(&[("k", cost)], Wait::No, Hold::Spend)) {
