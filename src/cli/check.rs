@@ -1,5 +1,6 @@
 //! `zmqlocker check`: says whether a configuration file is right, and where it is not.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -20,6 +21,11 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self) -> Result<Status, Failure> {
+        // A file that is not there is no wrong file.
+        let unreadable = |error: io::Error| {
+            Error::system("read the file", &format!("{}: {error}", self.file))
+        };
+        drop(File::open(&self.file).map_err(unreadable)?);
         let config = match read_config(Path::new(&self.file)) {
             Ok(config) => config,
             Err(Error::Config { problem, .. }) => {
