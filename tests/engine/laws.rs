@@ -10,21 +10,21 @@ use crate::{Desk, SECOND, START, acquire, key, set_limits, wait_for};
 
 /// What a limit promises, counted anew from all grants each time.
 #[derive(Clone, Debug)]
-struct Naive {
-    kind: Kind,
-    max: u64,
-    grants: Vec<(u64, u64)>,
+pub(crate) struct Naive {
+    pub(crate) kind: Kind,
+    pub(crate) max: u64,
+    pub(crate) grants: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Fixed,
     Sliding,
     Gcra(u64),
 }
 
 impl Naive {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self.kind {
             Kind::Fixed => format!("{}/s", self.max),
             Kind::Sliding => format!("{}/s sliding", self.max),
@@ -33,7 +33,7 @@ impl Naive {
     }
 
     /// Whether a request is within the limit, all grants so far given.
-    fn allows(&self, now: u64, cost: u64) -> bool {
+    pub(crate) fn allows(&self, now: u64, cost: u64) -> bool {
         match self.kind {
             Kind::Fixed => {
                 let (mut ends_at, mut used) = (0, 0);
@@ -59,13 +59,13 @@ impl Naive {
     }
 }
 
-fn limit() -> impl Strategy<Value = Naive> {
+pub(crate) fn limit() -> impl Strategy<Value = Naive> {
     let kind =
         prop_oneof![Just(Kind::Fixed), Just(Kind::Sliding), (1..7_u64).prop_map(Kind::Gcra),];
     (kind, 1..7_u64).prop_map(|(kind, max)| Naive { kind, max, grants: Vec::new() })
 }
 
-fn gap() -> impl Strategy<Value = u64> {
+pub(crate) fn gap() -> impl Strategy<Value = u64> {
     prop_oneof![
         2 => Just(0),
         1 => Just(1),
