@@ -132,7 +132,9 @@ proptest! {
             prop_assert_eq!(heard, expected, "{:?} at {}", costs, now - START);
             if heard {
                 for (limits, cost) in limits.iter_mut().zip(costs).filter(|(_, cost)| *cost > 0) {
-                    limits.iter_mut().for_each(|limit| limit.grants.push((now, cost)));
+                    for limit in limits {
+                        limit.grants.push((now, cost));
+                    }
                 }
             }
         }
@@ -273,8 +275,11 @@ proptest! {
             desk.advance(gap);
             if place == change {
                 // For GCRA another rate has no naive count: what is owed is owed.
-                limit.max = if let Kind::Gcra(_) = limit.kind { limit.max } else { max };
-                limit.kind = if let Kind::Gcra(_) = limit.kind { Kind::Gcra(max) } else { limit.kind };
+                if let Kind::Gcra(burst) = &mut limit.kind {
+                    *burst = max;
+                } else {
+                    limit.max = max;
+                }
                 desk.ask(session, &set_limits("k", &[&limit.text()]));
             }
             let heard = match desk.ask(session, &acquire(&[("k", cost)], Wait::No, Hold::Spend)) {
