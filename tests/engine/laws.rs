@@ -10,21 +10,21 @@ use crate::{Desk, SECOND, START, acquire, key, set_limits, wait_for};
 
 /// What a limit promises, counted anew from all grants each time.
 #[derive(Clone, Debug)]
-struct Naive {
-    kind: Kind,
-    max: u64,
-    grants: Vec<(u64, u64)>,
+pub(crate) struct Naive {
+    pub(crate) kind: Kind,
+    pub(crate) max: u64,
+    pub(crate) grants: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Fixed,
     Sliding,
     Gcra(u64),
 }
 
 impl Naive {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self.kind {
             Kind::Fixed => format!("{}/s", self.max),
             Kind::Sliding => format!("{}/s sliding", self.max),
@@ -33,7 +33,7 @@ impl Naive {
     }
 
     /// Whether a request is within the limit, all grants so far given.
-    fn allows(&self, now: u64, cost: u64) -> bool {
+    pub(crate) fn allows(&self, now: u64, cost: u64) -> bool {
         match self.kind {
             Kind::Fixed => {
                 let (mut ends_at, mut used) = (0, 0);
@@ -59,13 +59,13 @@ impl Naive {
     }
 }
 
-fn limit() -> impl Strategy<Value = Naive> {
+pub(crate) fn limit() -> impl Strategy<Value = Naive> {
     let kind =
         prop_oneof![Just(Kind::Fixed), Just(Kind::Sliding), (1..7_u64).prop_map(Kind::Gcra),];
     (kind, 1..7_u64).prop_map(|(kind, max)| Naive { kind, max, grants: Vec::new() })
 }
 
-fn gap() -> impl Strategy<Value = u64> {
+pub(crate) fn gap() -> impl Strategy<Value = u64> {
     prop_oneof![
         2 => Just(0),
         1 => Just(1),
@@ -132,7 +132,9 @@ proptest! {
             prop_assert_eq!(heard, expected, "{:?} at {}", costs, now - START);
             if heard {
                 for (limits, cost) in limits.iter_mut().zip(costs).filter(|(_, cost)| *cost > 0) {
-                    limits.iter_mut().for_each(|limit| limit.grants.push((now, cost)));
+                    for limit in limits {
+                        limit.grants.push((now, cost));
+                    }
                 }
             }
         }
@@ -273,9 +275,10 @@ proptest! {
             desk.advance(gap);
             if place == change {
                 // For GCRA another rate has no naive count: what is owed is owed.
-                limit.max = if let Kind::Gcra(_) = limit.kind { limit.max } else { max };
-                if let Kind::Gcra(_) = limit.kind {
-                    limit.kind = Kind::Gcra(max);
+                if let Kind::Gcra(burst) = &mut limit.kind {
+                    *burst = max;
+                } else {
+                    limit.max = max;
                 }
                 desk.ask(session, &set_limits("k", &[&limit.text()]));
             }

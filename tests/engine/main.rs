@@ -172,7 +172,7 @@ fn wait_for<'a>(parts: &[(&'a str, u64)], nanos: u64) -> Request<'a> {
 }
 
 fn set_limits<'a>(name: &'a str, limits: &[&'a str]) -> Request<'a> {
-    Request::SetLimits { key: key(name), limits: limits.iter().copied().collect() }
+    Request::SetLimits { key: key(name), limits: limits.to_vec() }
 }
 
 fn code(reply: &Reply) -> Option<Code> {
