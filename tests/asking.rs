@@ -207,7 +207,7 @@ impl World {
                 }
                 Output::Cancel(LinkId(link), request) => {
                     prop_assert!(self.up.contains(&link), "cancelled on a link that is down");
-                    let carried = self.carried.iter().any(|carried| *carried == (link, request));
+                    let carried = self.carried.contains(&(link, request));
                     prop_assert!(carried, "cancelled what was not asked there, or is answered");
                 }
             }

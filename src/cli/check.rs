@@ -22,9 +22,8 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self) -> Result<Status, Failure> {
         // A file that is not there is no wrong file.
-        let unreadable = |error: io::Error| {
-            Error::system("read the file", &format!("{}: {error}", self.file))
-        };
+        let unreadable =
+            |error: io::Error| Error::system("read the file", &format!("{}: {error}", self.file));
         drop(File::open(&self.file).map_err(unreadable)?);
         let config = match read_config(Path::new(&self.file)) {
             Ok(config) => config,

@@ -5,15 +5,17 @@
 //! requests wait at a server, or leases are held there, beats tell it that the client lives; their
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
+mod question;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
+use crate::conversation::question::Question;
 use crate::conversation::talk::{Lease, Talk, shortened};
 use crate::engine::{
-    ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX,
+    ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
 use crate::wire::reply::{Replies, ServerItem};
@@ -65,16 +67,6 @@ pub enum Outcome {
     Silence,
 }
 
-#[derive(Debug)]
-struct Question {
-    /// What is asked in our protocol; none for the seed's.
-    item: Option<Vec<u8>>,
-    ttl: Option<Duration>,
-    deadline: Option<Timestamp>,
-    sent_at: Timestamp,
-    queued_on: Option<LinkId>,
-}
-
 /// Everything that is under way between a client and its servers.
 #[derive(Debug)]
 pub struct Conversation {
@@ -123,12 +115,16 @@ impl Conversation {
             Some(Request::Acquire { hold: Hold::Lease { ttl }, .. }) => Some(*ttl),
             _ => None,
         };
+        let wait = match request {
+            Some(Request::Acquire { wait: Wait::UpTo(length), .. }) => Some(*length),
+            _ => None,
+        };
         let item = request.map(|request| {
             let mut item = Vec::with_capacity(48);
             encode_request(&mut item, id, request);
             item
         });
-        let question = Question { item, ttl, deadline, sent_at: now, queued_on: None };
+        let question = Question { item, ttl, wait, deadline, sent_at: now, queued_on: None };
         self.questions.insert(id, question);
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
         self.perform(now);
@@ -259,7 +255,9 @@ impl Conversation {
     pub fn drop_lease(&mut self, link: LinkId, grant: GrantId) {
         if let Some(talk) = self.talks.get_mut(link.0) {
             talk.leases.remove(&grant);
-            talk.schedule_beat();
+            if self.available {
+                talk.schedule_beat();
+            }
         }
     }
 
@@ -369,6 +367,10 @@ impl Conversation {
                     && self.asking.is_asked(link, id)
                 {
                     question.queued_on = Some(link);
+                    if let Some((deadline, later)) = question.wait_for_last_word() {
+                        self.deadlines.remove(&(deadline, id));
+                        self.deadlines.insert((later, id));
+                    }
                     self.asking.handle(now, asking::Input::Queued(id));
                     self.talks[link.0].waiting += 1;
                     self.talks[link.0].schedule_beat_from(now);
@@ -471,7 +473,9 @@ impl Conversation {
         if let Some(link) = question.queued_on {
             let talk = &mut self.talks[link.0];
             talk.waiting = talk.waiting.saturating_sub(1);
-            talk.schedule_beat();
+            if self.available {
+                talk.schedule_beat();
+            }
         }
         Some(question)
     }

@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::asking::{LinkId, RequestId};
 use crate::config::{ClientConfig, Url};
 use crate::conversation::Outcome;
-use crate::engine::{Code, GrantId, Reply, Request, Wait};
+use crate::engine::{Code, Decision, GrantId, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
 use crate::net::clock::BootClock;
@@ -171,12 +171,13 @@ impl Client {
         policy: &Policy,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Heard>, Error> {
-        if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
-            return Ok(requests.iter().map(|request| self.fall_back(request, policy)).collect());
-        }
         let connections = self.connections()?;
         let mut heard = Vec::with_capacity(requests.len());
         for some in requests.chunks(UNDER_WAY_MAX) {
+            if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
+                heard.extend(some.iter().map(|request| self.fall_back(request, policy)));
+                continue;
+            }
             let question = |request| Question { request: Some(request), only: None, timeout };
             let outcomes = connections.ask_all(some.iter().map(question), go_on)?;
             for (request, outcome) in some.iter().zip(outcomes) {
@@ -205,6 +206,12 @@ impl Client {
         let timeout = timeout.unwrap_or_default();
         match outcome {
             Outcome::Reply(_, Reply::Refuse(problem)) => Err(Error::Refused(problem)),
+            Outcome::Reply(_, Reply::Decision(Decision { allowed: false, limit, .. }))
+                if matches!(request, Request::Acquire { wait: Wait::UpTo(_), .. }) =>
+            {
+                let limit = limit.to_string();
+                Err(Error::Late { keys: keys_of(request), timeout, limit })
+            }
             Outcome::Reply(link, reply) => Ok(Heard { link: Some(link), reply }),
             Outcome::Late => {
                 Err(Error::Late { keys: keys_of(request), timeout, limit: String::new() })
@@ -295,15 +302,6 @@ impl Client {
         Ok(id)
     }
 
-    /// Sends what is to be sent and takes in what has come, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`] if the client is closed.
-    pub fn look(&self) -> Result<(), Error> {
-        self.connections()?.look()
-    }
-
     /// Asks for one permit as the seed's clients do, and leaves the answer to [`Client::collect`].
     ///
     /// # Errors
@@ -321,6 +319,16 @@ impl Client {
     /// [`Error::Closed`] if the client is closed.
     pub fn collect(&self) -> Result<Vec<(RequestId, Outcome)>, Error> {
         self.connections()?.collect()
+    }
+
+    /// Sends what was asked and takes in what has come, but leaves it to [`Client::collect`]. Does
+    /// not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn look(&self) -> Result<(), Error> {
+        self.connections()?.look()
     }
 
     /// Nobody wants the answer to this request any more: what was granted with it goes back.

@@ -123,20 +123,25 @@ impl Connections {
     /// event loop and is answered now.
     pub(super) fn collect(&self) -> Result<Vec<(RequestId, Outcome)>, Error> {
         let mut shared = self.lock();
-        if shared.closed {
-            return Ok(std::mem::take(&mut shared.collected));
+        if !shared.closed {
+            shared.glance()?;
+            self.exchange(&mut shared)?;
         }
-        shared.glance()?;
-        self.exchange(&mut shared)?;
         Ok(std::mem::take(&mut shared.collected))
     }
 
-    /// Sends what is to be sent and takes in what has come; what the event loop has to collect
-    /// stays.
+    /// Sends what is to be sent and takes in what has come, without waiting. What the event loop
+    /// has asked is left for it to collect.
     pub(super) fn look(&self) -> Result<(), Error> {
         let mut shared = self.lock();
-        shared.glance()?;
-        self.exchange(&mut shared).map(drop)
+        if !shared.closed {
+            shared.glance()?;
+            self.exchange(&mut shared)?;
+        }
+        if !shared.collected.is_empty() {
+            self.room.wake_watcher();
+        }
+        Ok(())
     }
 
     /// How long until [`Connections::collect`] has to be called again, if nothing comes.

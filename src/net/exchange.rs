@@ -126,7 +126,11 @@ impl Shared {
         for request in requests {
             self.conversation.forget(now, *request);
             self.callers.remove(request);
-            self.outcomes.remove(request);
+            if let Some(Outcome::Reply(link, reply)) = self.outcomes.remove(request) {
+                // It came while its caller was on the way out.
+                self.conversation.keep_open(*request, link, reply.grant());
+                self.conversation.decline(*request);
+            }
         }
         self.perform(|| {});
         self.wake_another();

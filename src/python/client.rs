@@ -8,13 +8,13 @@ use pyo3::types::{PyString, PyTuple};
 use smallvec::SmallVec;
 
 use crate::config::{ClientConfig, Span};
-use crate::engine::{Hold, Key, Reply, Request, Wait};
+use crate::engine::{Hold, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{Client, Heard};
 use crate::python::argument::{Count, Given, Seconds, Timeout, Urls, timeout};
 use crate::python::decision::Decision;
-use crate::python::demand::{Wanted, wait_up_to};
+use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::door;
 use crate::python::held::Held;
 use crate::python::limit::limits;
@@ -237,9 +237,14 @@ impl LockerClient {
 
     /// Forgets everything that was used of `key`, and a freeze. Leases stay.
     #[pyo3(signature = (key, *, timeout=Given::Nothing))]
-    fn reset(&self, py: Python<'_>, key: &str, timeout: Given<Timeout>) -> PyResult<()> {
+    fn reset(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyString>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<()> {
         let timeout = self.timeout(timeout)?;
-        self.ask(py, &Request::Reset { key: Key::parse(key)? }, timeout).map(drop)
+        self.ask(py, &Request::Reset { key: named(key)? }, timeout).map(drop)
     }
 
     /// Lets nobody have a permit of `key` for so many seconds: after a 429, the whole fleet pauses.
@@ -247,13 +252,13 @@ impl LockerClient {
     fn freeze(
         &self,
         py: Python<'_>,
-        key: &str,
+        key: &Bound<'_, PyString>,
         seconds: Seconds,
         timeout: Given<Timeout>,
     ) -> PyResult<()> {
         let length = Span::NotNegative.parse("seconds", seconds.0)?;
         let timeout = self.timeout(timeout)?;
-        self.ask(py, &Request::Freeze { key: Key::parse(key)?, length }, timeout).map(drop)
+        self.ask(py, &Request::Freeze { key: named(key)?, length }, timeout).map(drop)
     }
 
     /// Gives `key` other limits while the server runs. What was used stays used.
@@ -265,15 +270,14 @@ impl LockerClient {
     fn set_limits(
         &self,
         py: Python<'_>,
-        key: &str,
+        key: &Bound<'_, PyString>,
         limits: &Bound<'_, PyAny>,
         timeout: Given<Timeout>,
     ) -> PyResult<()> {
         let timeout = self.timeout(timeout)?;
         let limits = self::limits(limits)?;
         let texts = (0..limits.count()).map(|place| &**limits.text(place)).collect();
-        self.ask(py, &Request::SetLimits { key: Key::parse(key)?, limits: texts }, timeout)
-            .map(drop)
+        self.ask(py, &Request::SetLimits { key: named(key)?, limits: texts }, timeout).map(drop)
     }
 
     /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation.
@@ -294,7 +298,7 @@ impl LockerClient {
         self.client.open()?;
         let request = wanted.request(wait_up_to(timeout), hold)?;
         let heard = door::wait(py, |go_on| self.client.ask(&request, None, timeout, go_on))?;
-        Held::new(&self.client, wanted, heard, timeout)
+        Held::new(&self.client, wanted, hold, heard)
     }
 
     /// Waits until what is held is given back: `spent` of a reservation, all of a lease.

@@ -19,8 +19,7 @@ impl Wanted {
     pub(super) fn parse(keys: &Bound<'_, PyAny>, cost: Option<Count>) -> PyResult<Self> {
         if let Ok(key) = keys.cast::<PyString>() {
             let cost = cost.map_or(Ok(Cost::ONE), |cost| Cost::new(cost.0))?;
-            let key = key.to_str().map_err(|_| not_utf8())?;
-            return Ok(Self(vec![(Key::parse(key)?.as_str().to_owned(), cost.permits())]));
+            return Ok(Self(vec![(named(key)?.as_str().to_owned(), cost.permits())]));
         }
         let Ok(dict) = keys.cast::<PyDict>() else {
             let kind = keys.get_type().name()?;
@@ -33,8 +32,7 @@ impl Wanted {
         }
         let mut parts = Vec::with_capacity(dict.len());
         for (key, cost) in dict {
-            let key: String = key.cast::<PyString>()?.to_str().map_err(|_| not_utf8())?.to_owned();
-            Key::parse(&key)?;
+            let key = named(key.cast::<PyString>()?)?.as_str().to_owned();
             parts.push((key, Cost::new(cost.extract::<Count>()?.0)?.permits()));
         }
         let wanted = Self(parts);
@@ -60,9 +58,14 @@ impl Wanted {
     }
 }
 
-fn not_utf8() -> PyErr {
-    let problem = "must be text that UTF-8 can say".to_owned();
-    Error::Config { argument: "key", problem }.into()
+/// The key of that name.
+pub(super) fn named<'a>(name: &'a Bound<'_, PyString>) -> Result<Key<'a>, Error> {
+    // Python's text may have halves of characters, which UTF-8 has not.
+    let Ok(text) = name.to_str() else {
+        let problem = "must be text that UTF-8 can say".to_owned();
+        return Err(Error::Config { argument: "key", problem });
+    };
+    Key::parse(text)
 }
 
 /// How long a request waits at the server whose caller waits so long.

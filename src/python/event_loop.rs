@@ -19,7 +19,7 @@ use crate::python::argument::{Count, Given, Seconds, Timeout, timeout};
 use crate::python::block::Block;
 use crate::python::client::{LockerClient, answer, decide, hold};
 use crate::python::decision::Decision;
-use crate::python::demand::{Wanted, wait_up_to};
+use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::held::Held;
 use crate::python::limit::limits;
 use crate::python::locker::word;
@@ -118,9 +118,9 @@ impl EventLoopClient {
             Asked::Peek(wanted) => {
                 Ok(Bound::new(py, decide(heard, wanted, &Policy::Raise)?)?.into_any())
             }
-            Asked::Hold(wanted, _) => {
-                let held = Held::new(client, wanted.clone(), heard, waiting.timeout)?;
-                Ok(Bound::new(py, held)?.into_any())
+            Asked::Hold(wanted, hold) => {
+                let lease = Held::new(client, wanted.clone(), *hold, heard)?;
+                Ok(Bound::new(py, lease)?.into_any())
             }
             Asked::Refill(block, sent_at) => {
                 block.get().lender.receive(*sent_at, heard)?;
@@ -274,9 +274,14 @@ impl EventLoopClient {
     }
 
     #[pyo3(signature = (future, key, timeout))]
-    fn reset(&self, future: Py<PyAny>, key: &str, timeout: Given<Timeout>) -> PyResult<u64> {
+    fn reset(
+        &self,
+        future: Py<PyAny>,
+        key: &Bound<'_, PyString>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
-        let request = Request::Reset { key: Key::parse(key)? };
+        let request = Request::Reset { key: named(key)? };
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
@@ -284,13 +289,13 @@ impl EventLoopClient {
     fn freeze(
         &self,
         future: Py<PyAny>,
-        key: &str,
+        key: &Bound<'_, PyString>,
         seconds: Seconds,
         timeout: Given<Timeout>,
     ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
         let length = Span::NotNegative.parse("seconds", seconds.0)?;
-        let request = Request::Freeze { key: Key::parse(key)?, length };
+        let request = Request::Freeze { key: named(key)?, length };
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
@@ -300,14 +305,14 @@ impl EventLoopClient {
     fn set_limits(
         &self,
         future: Py<PyAny>,
-        key: &str,
+        key: &Bound<'_, PyString>,
         limits: &Bound<'_, PyAny>,
         timeout: Given<Timeout>,
     ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
         let limits = self::limits(limits)?;
         let texts = (0..limits.count()).map(|place| &**limits.text(place)).collect();
-        let request = Request::SetLimits { key: Key::parse(key)?, limits: texts };
+        let request = Request::SetLimits { key: named(key)?, limits: texts };
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
@@ -348,8 +353,15 @@ impl EventLoopClient {
     }
 
     /// Settles a reservation; 0 if that was done before.
-    fn commit(&self, future: Py<PyAny>, held: &Held, spent: Vec<u64>) -> PyResult<u64> {
+    fn commit(
+        &self,
+        py: Python<'_>,
+        future: Py<PyAny>,
+        held: &Held,
+        spent: Vec<u64>,
+    ) -> PyResult<u64> {
         let Some((granted, request)) = held.give_back(Some(SmallVec::from(spent))) else {
+            future.call_method1(py, pyo3::intern!(py, "set_result"), (py.None(),))?;
             return Ok(0);
         };
         let timeout = self.timeout(Given::Nothing)?;

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use crate::engine::{Reply, Request};
-use crate::error::Error;
+use crate::engine::{Hold, Request};
 use crate::fallback::Policy;
 use crate::net::{Client, Granted, Heard};
 use crate::python::client::decide;
@@ -20,8 +18,11 @@ use crate::python::demand::Wanted;
 pub(super) struct Held {
     client: Arc<Client>,
     wanted: Wanted,
+    hold: Hold,
     granted: Option<Granted>,
     given_back: AtomicBool,
+    /// The process that holds it: a forked child does not.
+    process: u32,
     #[pyo3(get)]
     decision: Py<Decision>,
 }
@@ -30,25 +31,15 @@ impl Held {
     pub(super) fn new(
         client: &Arc<Client>,
         wanted: Wanted,
+        hold: Hold,
         heard: Heard,
-        timeout: Option<Duration>,
     ) -> PyResult<Self> {
-        if let Reply::Decision(decision) = &heard.reply
-            && !decision.allowed
-        {
-            let keys = wanted.0.iter().map(|(key, _)| format!("{key:?}")).collect::<Vec<_>>();
-            return Err(Error::Late {
-                keys: keys.join(", "),
-                timeout: timeout.unwrap_or_default(),
-                limit: decision.limit.to_string(),
-            }
-            .into());
-        }
         let granted = heard.granted();
         let decision = decide(heard, &wanted, &Policy::Raise)?;
         let decision = Python::attach(|py| Py::new(py, decision))?;
         let given_back = AtomicBool::new(false);
-        Ok(Self { client: Arc::clone(client), wanted, granted, given_back, decision })
+        let (client, process) = (Arc::clone(client), std::process::id());
+        Ok(Self { client, wanted, hold, granted, given_back, process, decision })
     }
 
     /// What gives it back, the first time.
@@ -83,34 +74,49 @@ impl Held {
         self.given_back.load(Ordering::Acquire)
     }
 
-    /// For how many seconds a lease is safe; 0.0 if it is lost or given back.
+    /// For how many seconds a lease is safe; 0.0 if it is lost or given back, and without an end
+    /// where nothing is leased: permits that are spent cannot be lost.
     #[getter]
     fn remaining(&self) -> f64 {
-        let granted = self.granted.filter(|_| !self.given_back.load(Ordering::Acquire));
-        granted.and_then(|granted| self.client.lease_remaining(granted)).map_or(0.0, seconds_up)
+        let Some(granted) = self.granted else { return f64::INFINITY };
+        if self.given_back.load(Ordering::Acquire) {
+            return 0.0;
+        }
+        self.client.lease_remaining(granted).map_or(0.0, seconds_up)
     }
 
     /// Tells the server that all of a reservation is spent, and does not wait for its answer.
     fn spend(&self, py: Python<'_>) {
-        let all = self.wanted.0.iter().map(|(_, cost)| *cost).collect();
-        self.tell(py, Some(all));
+        py.detach(|| self.tell(Some(self.all())));
     }
 
     /// Tells the server that it is given back, and does not wait for its answer.
     fn let_go(&self, py: Python<'_>) {
-        self.tell(py, None);
+        py.detach(|| self.tell(None));
     }
 }
 
 impl Held {
-    fn tell(&self, py: Python<'_>, spent: Option<SmallVec<[u64; 1]>>) {
+    fn all(&self) -> SmallVec<[u64; 1]> {
+        self.wanted.0.iter().map(|(_, cost)| *cost).collect()
+    }
+
+    fn tell(&self, spent: Option<SmallVec<[u64; 1]>>) {
         if let Some((granted, request)) = self.give_back(spent) {
-            py.detach(|| {
-                // A client that is closed has given everything back already.
-                let _ = self.client.begin(&request, Some(granted), None, false);
-                let _ = self.client.look();
-                self.client.drop_lease(granted);
-            });
+            // A client that is closed has given everything back already.
+            let _ = self.client.begin(&request, Some(granted), None, false);
+            let _ = self.client.look();
+            self.client.drop_lease(granted);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Nobody entered the block, or could leave it: what nobody knows of must not be kept.
+        if self.process == std::process::id() {
+            let spent = matches!(self.hold, Hold::Reserve).then(|| self.all());
+            self.tell(spent);
         }
     }
 }
