@@ -100,7 +100,9 @@ impl Asking {
 
     /// A server answered a request. Whether its answer is the first, and counts.
     pub fn answered(&mut self, from: LinkId, request: RequestId) -> bool {
-        self.silent.remove(from);
+        if request.0 <= self.next_id {
+            self.silent.remove(from);
+        }
         let Some(mut pending) = self.pending.remove(&request) else { return false };
         pending.asked.remove(from);
         self.cancel(pending.asked, request);

@@ -84,13 +84,15 @@ pub enum Error {
 
 impl Error {
     /// An answer that is none to what was asked.
-    pub(crate) fn unexpected(answer: &dyn std::fmt::Debug) -> Self {
+    #[must_use]
+    pub fn unexpected(answer: &dyn std::fmt::Debug) -> Self {
         let answer = format!("{answer:?}").chars().take(200).collect();
         Self::Protocol { server: "the server".to_owned(), answer }
     }
 
     /// Something that ought to work, and what the system said instead.
-    pub(crate) fn system(action: &'static str, problem: &dyn std::fmt::Display) -> Self {
+    #[must_use]
+    pub fn system(action: &'static str, problem: &dyn std::fmt::Display) -> Self {
         Self::System { action, problem: problem.to_string() }
     }
 }

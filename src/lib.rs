@@ -11,11 +11,13 @@
 pub mod answer;
 pub mod asking;
 pub mod config;
+pub mod config_file;
 pub mod conversation;
 pub mod engine;
 pub mod error;
 pub mod fallback;
 pub mod locker;
+pub mod spending;
 pub mod time;
 pub mod wire;
 

@@ -21,7 +21,7 @@ fn up(asking: &mut Asking, links: usize) {
 #[test]
 fn a_request_waits_for_a_link() {
     let mut asking = Asking::new(1);
-    let request = asking.ask(Timestamp::ZERO);
+    let request = asking.ask(Timestamp::ZERO, None);
     assert_eq!(outputs(&mut asking), []);
     up(&mut asking, 1);
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), request)]);
@@ -34,7 +34,7 @@ fn requests_go_round_the_links_that_are_up() {
     asking.handle(Timestamp::ZERO, Input::Down(LinkId(1)));
     let mut asked = Vec::new();
     for _ in 0..4 {
-        asking.ask(Timestamp::ZERO);
+        asking.ask(Timestamp::ZERO, None);
         if let [Output::Send(link, _)] = outputs(&mut asking)[..] {
             asked.push(link.0);
         }
@@ -46,7 +46,7 @@ fn requests_go_round_the_links_that_are_up() {
 fn what_was_under_way_on_a_lost_link_is_asked_again() {
     let mut asking = Asking::new(2);
     up(&mut asking, 2);
-    let request = asking.ask(Timestamp::ZERO);
+    let request = asking.ask(Timestamp::ZERO, None);
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), request)]);
     asking.handle(Timestamp::ZERO, Input::Down(LinkId(0)));
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
@@ -56,7 +56,7 @@ fn what_was_under_way_on_a_lost_link_is_asked_again() {
 fn what_was_to_be_sent_on_a_link_that_went_down_is_not() {
     let mut asking = Asking::new(1);
     up(&mut asking, 1);
-    let request = asking.ask(Timestamp::ZERO);
+    let request = asking.ask(Timestamp::ZERO, None);
     asking.handle(Timestamp::ZERO, Input::Down(LinkId(0)));
     asking.handle(Timestamp::ZERO, Input::Up(LinkId(0)));
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), request)]);
@@ -66,38 +66,72 @@ fn what_was_to_be_sent_on_a_link_that_went_down_is_not() {
 fn a_late_answer_is_nobodys() {
     let mut asking = Asking::new(1);
     up(&mut asking, 1);
-    let given_up = asking.ask(Timestamp::ZERO);
+    let given_up = asking.ask(Timestamp::ZERO, None);
     asking.forget(given_up);
-    let later = asking.ask(Timestamp::ZERO);
+    let later = asking.ask(Timestamp::ZERO, None);
     outputs(&mut asking);
-    let answer = |to, body| Input::Answer { from: LinkId(0), to, body };
-    asking.handle(Timestamp::ZERO, answer(given_up, b"go"));
-    assert_eq!(outputs(&mut asking), []);
-    asking.handle(Timestamp::ZERO, answer(later, b"sorry"));
-    let body = b"sorry".to_vec();
-    assert_eq!(outputs(&mut asking), [Output::Deliver { request: later, from: LinkId(0), body }]);
-    asking.handle(Timestamp::ZERO, answer(later, b"go"));
+    assert!(!asking.answered(LinkId(0), given_up));
+    assert!(asking.answered(LinkId(0), later));
+    assert!(!asking.answered(LinkId(0), later));
     assert_eq!(outputs(&mut asking), []);
     assert!(asking.is_idle());
+}
+
+#[test]
+fn what_is_about_one_server_is_asked_of_no_other() {
+    let mut asking = Asking::new(2);
+    up(&mut asking, 2);
+    let request = asking.ask(Timestamp::ZERO, Some(LinkId(1)));
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
+    asking.handle(Timestamp::ZERO, Input::Down(LinkId(1)));
+    assert_eq!(outputs(&mut asking), []);
+    asking.handle(Timestamp::ZERO, Input::Up(LinkId(1)));
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
+}
+
+#[test]
+fn a_request_that_waits_at_its_server_is_asked_of_no_other() {
+    let mut asking = Asking::new(2);
+    up(&mut asking, 2);
+    let request = asking.ask(Timestamp::ZERO, None);
+    outputs(&mut asking);
+    asking.handle(Timestamp::ZERO, Input::Queued(request));
+    assert_eq!(asking.poll_timeout(), None);
+    asking.handle(Timestamp::ZERO, Input::Down(LinkId(0)));
+    assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
+    assert!(asking.poll_timeout().is_some());
+}
+
+#[test]
+fn numbers_that_were_never_given_do_not_make_a_silent_server_trusted() {
+    let mut asking = Asking::new(2);
+    up(&mut asking, 2);
+    let request = asking.ask(Timestamp::ZERO, None);
+    let due = asking.poll_timeout().unwrap();
+    asking.handle(due, Input::Tick);
+    outputs(&mut asking);
+    assert!(!asking.answered(LinkId(0), RequestId(request.0 + 1000)));
+    asking.ask(due, None);
+    assert!(matches!(outputs(&mut asking)[..], [Output::Send(LinkId(1), _)]));
 }
 
 #[test]
 fn a_silent_server_is_left_alone_until_it_answers() {
     let mut asking = Asking::new(2);
     up(&mut asking, 2);
-    let request = asking.ask(Timestamp::ZERO);
+    let request = asking.ask(Timestamp::ZERO, None);
     outputs(&mut asking);
     let due = asking.poll_timeout().unwrap();
     assert_eq!(due, Timestamp::ZERO + ANSWER_EXPECTED);
     asking.handle(due, Input::Tick);
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), request)]);
     for _ in 0..3 {
-        let next = asking.ask(due);
+        let next = asking.ask(due, None);
         assert_eq!(outputs(&mut asking), [Output::Send(LinkId(1), next)]);
     }
-    asking.handle(due, Input::Answer { from: LinkId(0), to: request, body: b"go" });
-    outputs(&mut asking);
-    let next = asking.ask(due);
+    assert!(asking.answered(LinkId(0), request));
+    assert_eq!(outputs(&mut asking), [Output::Cancel(LinkId(1), request)]);
+    let next = asking.ask(due, None);
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), next)]);
 }
 
@@ -105,13 +139,13 @@ fn a_silent_server_is_left_alone_until_it_answers() {
 fn a_silent_server_that_connects_anew_is_asked_again() {
     let mut asking = Asking::new(2);
     up(&mut asking, 2);
-    asking.ask(Timestamp::ZERO);
+    asking.ask(Timestamp::ZERO, None);
     let due = asking.poll_timeout().unwrap();
     asking.handle(due, Input::Tick);
     asking.handle(due, Input::Down(LinkId(0)));
     asking.handle(due, Input::Up(LinkId(0)));
     outputs(&mut asking);
-    let next = asking.ask(due);
+    let next = asking.ask(due, None);
     assert_eq!(outputs(&mut asking), [Output::Send(LinkId(0), next)]);
 }
 
@@ -119,7 +153,7 @@ fn a_silent_server_that_connects_anew_is_asked_again() {
 fn a_single_server_is_never_asked_twice_over_one_connection() {
     let mut asking = Asking::new(1);
     up(&mut asking, 1);
-    asking.ask(Timestamp::ZERO);
+    asking.ask(Timestamp::ZERO, None);
     outputs(&mut asking);
     assert_eq!(asking.poll_timeout(), None);
     asking.handle(Timestamp::ZERO + ANSWER_EXPECTED * 10, Input::Tick);
@@ -171,9 +205,10 @@ impl World {
                     prop_assert!(asked.unwrap().insert(link), "sent twice over one connection");
                     self.carried.push((link, request));
                 }
-                Output::Deliver { request, .. } => {
-                    prop_assert!(self.waited_for.remove(&request).is_some(), "given to nobody");
-                    prop_assert!(self.delivered.insert(request), "given twice");
+                Output::Cancel(LinkId(link), request) => {
+                    prop_assert!(self.up.contains(&link), "cancelled on a link that is down");
+                    let carried = self.carried.contains(&(link, request));
+                    prop_assert!(carried, "cancelled what was not asked there, or is answered");
                 }
             }
         }
@@ -194,7 +229,7 @@ proptest! {
             let now = Timestamp::from_nanos(world.now);
             match fate {
                 Fate::Ask => {
-                    let request = asking.ask(now);
+                    let request = asking.ask(now, None);
                     world.waited_for.insert(request, BTreeSet::new());
                 }
                 Fate::Forget(which) => {
@@ -223,7 +258,9 @@ proptest! {
                     if !world.carried.is_empty() {
                         let place = which.index(world.carried.len());
                         let (link, to) = world.carried.swap_remove(place);
-                        asking.handle(now, Input::Answer { from: LinkId(link), to, body: b"go" });
+                        let counts = asking.answered(LinkId(link), to);
+                        prop_assert_eq!(counts, world.waited_for.remove(&to).is_some());
+                        prop_assert!(!counts || world.delivered.insert(to), "given twice");
                     }
                 }
                 Fate::Pass(length) => {

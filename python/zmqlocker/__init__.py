@@ -17,6 +17,7 @@ from zmqlocker._exceptions import (
     ServerUnavailable,
 )
 from zmqlocker._zmqlocker import (
+    Block,
     Decision,
     Limit,
     Locker,
@@ -27,6 +28,7 @@ from zmqlocker._zmqlocker import (
 )
 
 __all__ = [
+    "Block",
     "BoundExceeded",
     "ConfigError",
     "CostTooLarge",

@@ -41,7 +41,7 @@ class Permit(_Lease):
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
         self._must_be_free()
-        self._held = self._client._hold(*self._wanted, **self._options)  # noqa: SLF001
+        self._held = self._client._hold(*self._wanted, **self._options)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -60,7 +60,7 @@ class Reservation(_Reservation):
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
         self._must_be_free()
-        self._held = self._client._hold(*self._wanted, **self._options)  # noqa: SLF001
+        self._held = self._client._hold(*self._wanted, **self._options)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -76,7 +76,7 @@ class Reservation(_Reservation):
         if held.given_back:
             message = "the reservation is settled already"
             raise NotHeld(message)
-        self._client._give_back(held, self._spend(spent))  # noqa: SLF001
+        self._client._give_back(held, self._spend(spent))
 
     def cancel(self) -> None:
         """Give everything back."""
@@ -115,6 +115,10 @@ class LockerClient(_zmqlocker.LockerClient):
         all is spent.
         """
         return Reservation(self, (key, cost), _given(timeout))
+
+    def block(self, key: str) -> _zmqlocker.Block:
+        """Have permits of `key` in advance and spend them without a round trip."""
+        return _zmqlocker.Block(self, key)
 
     def limited(
         self,

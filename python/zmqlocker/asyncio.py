@@ -17,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zmqlocker import _zmqlocker
-from zmqlocker._exceptions import Forgotten, LockerError, NotHeld
+from zmqlocker._exceptions import Forgotten, LockerError, NotHeld, ServerUnavailable
 from zmqlocker._held import _Lease, _Reservation
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Keys = str | dict[str, int]
     Limits = str | Limit | list[str | Limit]
 
-__all__ = ["LockerClient", "Permit", "Reservation"]
+__all__ = ["Block", "LockerClient", "Permit", "Reservation"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ class Permit(_Lease):
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
         self._must_be_free()
-        self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
+        self._held = await self._client._hold(self._wanted, self._options)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -71,7 +71,7 @@ class Reservation(_Reservation):
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
         self._must_be_free()
-        self._held = await self._client._hold(self._wanted, self._options)  # noqa: SLF001
+        self._held = await self._client._hold(self._wanted, self._options)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -87,11 +87,76 @@ class Reservation(_Reservation):
         if held.given_back:
             message = "the reservation is settled already"
             raise NotHeld(message)
-        await self._client._commit(held, self._spend(spent))  # noqa: SLF001
+        await self._client._commit(held, self._spend(spent))
 
     async def cancel(self) -> None:
         """Give everything back."""
         await self.commit(dict.fromkeys((key for key, _ in self._now().parts), 0))
+
+
+class Block:
+    """Permits of `key` that this process has in advance, as `zmqlocker.Block`.
+
+    A permit that is there is spent without giving up the event loop.
+    """
+
+    def __init__(self, client: LockerClient, key: str) -> None:
+        """Have nothing yet."""
+        self._client = client
+        self._block = _zmqlocker.Block(client._client, key)
+
+    async def next(self) -> str:
+        """Spend one permit: "go", or "sorry" if there is none."""
+        return "go" if await self._refuse(1, ...) is None else "sorry"
+
+    async def try_acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:
+        """Spend `cost` permits if they are to be had now."""
+        refusal = await self._refuse(cost, timeout)
+        return self._block._allowed() if refusal is None else refusal
+
+    async def acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:
+        """Spend `cost` permits; where there are none, wait for them in the server's queue."""
+        if await self._refuse(cost, timeout) is None:
+            return self._block._allowed()
+        return await self._client.acquire(self.key, cost, timeout=timeout)
+
+    async def _refuse(self, cost: int, timeout: Timeout) -> Decision | None:
+        """Spend permits; `None` if they were spent, or else what the server says."""
+        wanted = self._block._spend(cost)
+        if isinstance(wanted, int):
+            # Asked once, a server gives a block or says that there is none; one may be too small.
+            await self._client._refill(self._block, wanted, timeout)
+            wanted = self._block._spend(cost)
+        if isinstance(wanted, int):
+            decision = await self._client.try_acquire(self.key, cost, timeout=timeout)
+            return None if decision else decision
+        return wanted
+
+    @property
+    def key(self) -> str:
+        """The key."""
+        return self._block.key
+
+    @property
+    def left(self) -> int:
+        """How many permits can be spent without asking."""
+        return self._block.left
+
+    def close(self) -> None:
+        """Give back what was not spent. The block can still be used: it asks anew."""
+        self._block.close()
+
+    async def __aenter__(self) -> Self:
+        """Give the block itself."""
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Give back what was not spent."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Tell the key, and what is left."""
+        return repr(self._block).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
 
 
 class LockerClient:
@@ -182,6 +247,10 @@ class LockerClient:
         """Take permits in an `async with` block whose real cost is known only afterwards."""
         return Reservation(self, (key, cost, None), timeout)
 
+    def block(self, key: str) -> Block:
+        """Have permits of `key` in advance and spend them without a round trip."""
+        return Block(self, key)
+
     def limited(
         self,
         key: Keys,
@@ -259,6 +328,13 @@ class LockerClient:
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held
 
+    async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: Timeout) -> None:
+        try:
+            await self._ask(self._core.refill, block, wanted, timeout)
+        except ServerUnavailable:
+            # What becomes of the request is the policy's to say.
+            return
+
     async def _commit(self, held: _zmqlocker.Held, spent: list[int]) -> None:
         await self._ask(self._core.commit, held, spent)
 
@@ -306,13 +382,13 @@ class LockerClient:
         def collect() -> None:
             client = this()
             if client:
-                client._collect()  # noqa: SLF001
+                client._collect()
 
         def collect_in_time() -> None:
             client = this()
             if client:
-                client._timer = None  # noqa: SLF001
-                client._collect()  # noqa: SLF001
+                client._timer = None
+                client._collect()
 
         self._on_timer = collect_in_time
         loop.add_reader(self._descriptor, collect)

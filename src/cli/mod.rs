@@ -1,5 +1,6 @@
 //! The command line: one sub-command a file.
 
+mod check;
 mod demo;
 mod next;
 mod timeline;
@@ -18,7 +19,7 @@ enum Status {
     Done = 0,
     /// `next` heard "sorry"; `demo` saw a slot with too many.
     Refused = 1,
-    /// The command line is wrong.
+    /// The command line is wrong, or the file that `check` was given.
     Usage = 2,
     /// Something is missing: a server, a port, a place to write to.
     Failed = 3,
@@ -29,8 +30,8 @@ enum Status {
 #[command(
     name = "zmqlocker",
     version,
-    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\", 2 wrong usage, \
-                  3 no server or another failure."
+    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\", 2 wrong usage or \
+                  a wrong file, 3 no server or another failure."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -39,6 +40,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Check),
     Demo(demo::Demo),
     Next(next::Next),
 }
@@ -56,6 +58,7 @@ pub fn run(program: &[String], arguments: impl IntoIterator<Item = String>) -> u
         }
     };
     let ended = match parsed.command {
+        Command::Check(check) => check.run(),
         Command::Demo(demo) => demo.run(program),
         Command::Next(next) => next.run(),
     };

@@ -41,25 +41,30 @@ pub(super) enum GrantKind {
     /// Held until it is released, or its owner is silent for `ttl`.
     Lease { granted_at: Timestamp, ttl: Duration },
     /// Spent by the owner alone, and void at `ends_at`.
-    Block { claims: SmallVec<[Option<Claim>; 1]>, permits: u64, ends_at: Timestamp },
+    Block { claims: SmallVec<[Claim; 1]>, permits: u64, ends_at: Timestamp },
 }
 
 /// All grants that may be given back.
 #[derive(Debug)]
 pub(super) struct Grants {
-    grants_max: usize,
+    most: usize,
     last: GrantId,
     all: BTreeMap<GrantId, Grant>,
     of_session: BTreeSet<(SessionId, GrantId)>,
 }
 
 impl Grants {
-    pub(super) fn new(grants_max: usize) -> Self {
-        Self { grants_max, last: GrantId(0), all: BTreeMap::new(), of_session: BTreeSet::new() }
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, last: GrantId(0), all: BTreeMap::new(), of_session: BTreeSet::new() }
+    }
+
+    /// From now on grants have numbers above `last`.
+    pub(super) fn number_above(&mut self, last: GrantId) {
+        self.last = self.last.max(last);
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.all.len() >= self.grants_max
+        self.all.len() >= self.most
     }
 
     /// The number that the next grant gets.

@@ -15,7 +15,9 @@ use crate::answer::Answer;
 use crate::engine::gate::{Bounds, Gate, Said};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
-use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
+use crate::engine::request::{
+    Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
+};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
@@ -147,6 +149,12 @@ impl<E> Machine<E> {
             tally: Tally::default(),
             closing: false,
         }
+    }
+
+    /// From now on grants have numbers above `last`: where the runs of a server start far apart, what
+    /// an earlier run granted is not taken for what this one has.
+    pub fn number_grants_above(&mut self, last: GrantId) {
+        self.gate.grants.number_above(last);
     }
 
     /// A client says who it is. Its session, and whether it is new.
@@ -374,7 +382,8 @@ impl<E> Machine<E> {
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         // Leases end by timers of their own; the session is looked at again later.
-        session.due_at = session.silent_at().max(now + Duration::from_secs(1));
+        let silent_at = session.silent_at();
+        session.due_at = if silent_at > now { silent_at } else { now + Duration::from_secs(1) };
         self.gate.timers.set(session.due_at, Timer::Session(id));
     }
 
@@ -391,9 +400,7 @@ impl<E> Machine<E> {
                 *asked = Asked::Cancelled;
             }
         }
-        for waiter in waiters {
-            self.gate.leave(now, waiter);
-        }
+        self.gate.leave_together(now, &waiters);
         dropped
     }
 

@@ -48,6 +48,7 @@ impl Limits {
     }
 
     /// The limits, in the order in which they were given.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Limit> {
         self.0.iter().map(|(limit, _)| limit)
     }
@@ -85,7 +86,7 @@ impl Limits {
 /// use zmqlocker::engine::{Key, Limits, Rules};
 ///
 /// let rules = [("tenant:*", "10/s"), ("tenant:vip-*", "100/s")];
-/// let rules = rules.map(|(pattern, limit)| (pattern.to_owned(), Limits::parse(&[limit]).unwrap()));
+/// let rules = rules.map(|(key, limit)| (key.to_owned(), Limits::parse(&[limit]).unwrap()));
 /// let rules = Rules::new(rules, None)?;
 /// let limits = rules.find(Key::parse("tenant:vip-7")?).unwrap();
 /// assert_eq!(&**limits.text(0), "100/s");
@@ -119,12 +120,8 @@ impl Rules {
     ) -> Result<Self, Error> {
         let mut all = Self { others: others.map(Arc::new), ..Self::default() };
         for (text, limits) in rules {
-            if all.names.len() + all.patterns.len() == Self::RULES_MAX {
-                return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
-            }
-            all.add(text, Arc::new(limits))?;
+            all.add(text, limits)?;
         }
-        all.patterns.sort_by(|(one, _), (other, _)| other.literals().cmp(&one.literals()));
         Ok(all)
     }
 
@@ -134,7 +131,16 @@ impl Rules {
         Self { others: Some(Arc::new(Limits::of_rate(rate))), ..Self::default() }
     }
 
-    fn add(&mut self, text: String, limits: Arc<Limits>) -> Result<(), Error> {
+    /// Adds a rule for a name or a pattern.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::new`]; then the rules are as they were.
+    pub fn add(&mut self, text: String, limits: Limits) -> Result<(), Error> {
+        let limits = Arc::new(limits);
+        if self.names.len() + self.patterns.len() == Self::RULES_MAX {
+            return Err(bad(format!("must be for at most {} keys", Self::RULES_MAX)));
+        }
         Key::parse(&text).map_err(|error| bad(format!("must be for keys: {error}")))?;
         if !text.contains('*') {
             if self.names.contains_key(&text) {
@@ -157,7 +163,9 @@ impl Rules {
                 other.0, pattern.0
             )));
         }
-        self.patterns.push((pattern, limits));
+        let literals = pattern.literals();
+        let place = self.patterns.partition_point(|(other, _)| other.literals() >= literals);
+        self.patterns.insert(place, (pattern, limits));
         Ok(())
     }
 

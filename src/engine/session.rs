@@ -115,15 +115,15 @@ impl Session {
 /// All sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    sessions_max: usize,
+    most: usize,
     by_name: BTreeMap<SessionName, SessionId>,
     slots: Vec<(u32, Option<Session>)>,
     free: Vec<u32>,
 }
 
 impl Sessions {
-    pub(super) const fn new(sessions_max: usize) -> Self {
-        Self { sessions_max, by_name: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
+    pub(super) const fn new(most: usize) -> Self {
+        Self { most, by_name: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
     }
 
     /// The session of that name, made if it is not there; `None` if there are too many.
@@ -136,7 +136,7 @@ impl Sessions {
         if let Some(id) = self.by_name.get(&name) {
             return Some((*id, false));
         }
-        if self.by_name.len() >= self.sessions_max {
+        if self.by_name.len() >= self.most {
             return None;
         }
         let place = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;

@@ -81,13 +81,15 @@ pub(super) struct Rest {
     pub(super) leases: BTreeSet<GrantId>,
     /// How many blocks of the key may still be spent from.
     pub(super) blocks: u64,
+    /// How many reservations of the key are not settled: what they overdraw is still to be counted.
+    pub(super) reserved: u64,
     /// Whether the limits were set for this key alone, while the server runs.
     pub(super) own_limits: bool,
 }
 
 impl KeyState {
-    pub(super) fn new(now: Timestamp, name: &str, limits: Arc<Limits>, rules_version: u32) -> Self {
-        let meters = fresh_meters(now, &limits);
+    pub(super) fn new(name: &str, limits: Arc<Limits>, rules_version: u32) -> Self {
+        let meters = fresh_meters(&limits);
         Self { name: name.into(), limits, version: 0, rules_version, meters, rest: None }
     }
 
@@ -109,13 +111,14 @@ impl Rest {
             && self.queue.is_empty()
             && self.leases.is_empty()
             && self.blocks == 0
+            && self.reserved == 0
             && !self.own_limits
     }
 }
 
 /// The meters of a key of which nothing is used.
-pub(super) fn fresh_meters(now: Timestamp, limits: &Limits) -> Meters {
-    limits.iter().map(|limit| Meter::new(now, &limit.kind)).collect()
+pub(super) fn fresh_meters(limits: &Limits) -> Meters {
+    limits.iter().map(|limit| Meter::new(&limit.kind)).collect()
 }
 
 impl Table {
@@ -138,11 +141,17 @@ impl Table {
         Some(KeyId { place, generation: self.slots[place as usize].generation })
     }
 
-    /// Adds a key that is not in use. `None` if the table is full of keys that are.
-    pub(super) fn add(&mut self, now: Timestamp, state: KeyState) -> Option<KeyId> {
-        self.forget_idle(now, LOOKS);
+    /// Adds a key that is not in use. `None` if the table is full of keys that are. Those of `keep`
+    /// are about to be used.
+    pub(super) fn add(
+        &mut self,
+        now: Timestamp,
+        state: KeyState,
+        keep: &[(KeyId, u64)],
+    ) -> Option<KeyId> {
+        self.forget_idle(now, LOOKS, keep);
         if self.len() >= self.keys_max {
-            self.forget_idle(now, LOOKS_WHEN_FULL);
+            self.forget_idle(now, LOOKS_WHEN_FULL, keep);
             if self.len() >= self.keys_max {
                 return None;
             }
@@ -188,11 +197,12 @@ impl Table {
     }
 
     /// Looks at the next keys in turn and forgets those that are idle.
-    fn forget_idle(&mut self, now: Timestamp, looks: usize) {
+    fn forget_idle(&mut self, now: Timestamp, looks: usize, keep: &[(KeyId, u64)]) {
         for _ in 0..looks.min(self.slots.len()) {
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
             if self.slots[self.hand].state.as_ref().is_some_and(|state| state.is_idle(now))
                 && let Ok(place) = u32::try_from(self.hand)
+                && keep.iter().all(|(kept, _)| kept.place != place)
             {
                 self.vacate(place);
             }

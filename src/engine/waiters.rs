@@ -31,14 +31,14 @@ pub(super) struct Waiter<A> {
 /// All who wait, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Waiters<A> {
-    waiters_max: usize,
+    most: usize,
     last: WaiterId,
     all: BTreeMap<WaiterId, Waiter<A>>,
 }
 
 impl<A> Waiters<A> {
-    pub(super) const fn new(waiters_max: usize) -> Self {
-        Self { waiters_max, last: WaiterId(0), all: BTreeMap::new() }
+    pub(super) const fn new(most: usize) -> Self {
+        Self { most, last: WaiterId(0), all: BTreeMap::new() }
     }
 
     /// Puts a waiter at the end. The caller has seen that there is room.
@@ -57,11 +57,6 @@ impl<A> Waiters<A> {
         self.all.remove(&id)
     }
 
-    /// Whoever came first of all.
-    pub(super) fn first(&self) -> Option<WaiterId> {
-        self.all.first_key_value().map(|(id, _)| *id)
-    }
-
     /// All of them, in their order.
     pub(super) fn ids(&self) -> impl Iterator<Item = WaiterId> {
         self.all.keys().copied()
@@ -72,6 +67,6 @@ impl<A> Waiters<A> {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.all.len() >= self.waiters_max
+        self.all.len() >= self.most
     }
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
 use crate::net::clock::BootClock;
 use crate::net::connections::Connections;
-use crate::net::exchange::{Caller, Question};
+use crate::net::exchange::{Caller, Mailbox, Question};
 use crate::net::per_process::PerProcess;
 use crate::time::Clock;
 use crate::wire::seed;
@@ -53,6 +53,10 @@ pub struct Heard {
 }
 
 impl Granted {
+    pub(super) const fn new(link: LinkId, grant: GrantId) -> Self {
+        Self { link, grant }
+    }
+
     /// The number of the grant.
     #[must_use]
     pub const fn grant(self) -> GrantId {
@@ -93,8 +97,8 @@ impl Client {
     }
 
     /// Asks for one permit of the key `default` as the seed's clients do, and waits for the answer,
-    /// at most for `timeout`; `None` is without an end. Between short slices of the wait, `go_on` is
-    /// asked whether to wait any longer.
+    /// at most for `timeout`; `None` is without an end. Between short slices of the wait, `go_on`
+    /// is asked whether to wait any longer.
     ///
     /// # Errors
     ///
@@ -266,7 +270,8 @@ impl Client {
         Ok(connections.is_available())
     }
 
-    /// Asks something, and leaves the answer to [`Client::collect`]; with `answer` false, to nobody.
+    /// Asks something, and leaves the answer to [`Client::collect`]; with `answer` false, to
+    /// nobody.
     ///
     /// # Errors
     ///
@@ -282,6 +287,19 @@ impl Client {
         let question = Question { request: Some(request), only, timeout };
         let caller = if answer { Caller::Loop } else { Caller::Nobody };
         self.connections()?.begin(question, caller)
+    }
+
+    /// Asks something, sends it at once, and leaves the answer in a mailbox.
+    pub(super) fn begin_for(
+        &self,
+        request: &Request<'_>,
+        mailbox: Mailbox,
+    ) -> Result<RequestId, Error> {
+        let question = Question { request: Some(request), only: None, timeout: None };
+        let connections = self.connections()?;
+        let id = connections.begin(question, Caller::Mailbox(mailbox))?;
+        connections.look()?;
+        Ok(id)
     }
 
     /// Asks for one permit as the seed's clients do, and leaves the answer to [`Client::collect`].
@@ -303,8 +321,8 @@ impl Client {
         self.connections()?.collect()
     }
 
-    /// Sends what was asked and takes in what has come, but leaves it to [`Client::collect`]. Does not
-    /// wait.
+    /// Sends what was asked and takes in what has come, but leaves it to [`Client::collect`]. Does
+    /// not wait.
     ///
     /// # Errors
     ///
@@ -320,8 +338,8 @@ impl Client {
         }
     }
 
-    /// The outcomes that were collected are in the hands of those who asked: they are not given back
-    /// any more.
+    /// The outcomes that were collected are in the hands of those who asked: they are not given
+    /// back any more.
     pub fn settle(&self, requests: &[RequestId]) {
         if let Ok(connections) = self.connections() {
             connections.settle(requests);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread, ThreadId};
 use std::time::Duration;
 
@@ -25,8 +26,24 @@ pub(super) enum Caller {
     Thread(Thread),
     /// An event loop, which collects all its answers at once.
     Loop,
+    /// Somebody who will look here.
+    Mailbox(Mailbox),
     /// Nobody: the request tells something and asks nothing.
     Nobody,
+}
+
+/// Where an answer is left for whoever comes to look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mailbox(Arc<Mutex<Option<Outcome>>>);
+
+impl Mailbox {
+    pub(super) fn take(&self) -> Option<Outcome> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, outcome: Outcome) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
 }
 
 /// What is asked: the seed's question if there is no request; of which server, if that matters.
@@ -191,7 +208,7 @@ impl Shared {
         wake_watcher: impl Fn(),
     ) -> Result<(), Error> {
         if self.conversation.poll_timeout().is_some_and(|due| due <= now) {
-            self.conversation.handle(now, Input::Tick);
+            self.conversation.handle(now, &Input::Tick);
         }
         self.behind = false;
         for _ in 0..ROUNDS_MAX {
@@ -229,6 +246,10 @@ impl Shared {
                         }
                         self.collected.push((request, outcome));
                     }
+                    Some(Caller::Mailbox(mailbox)) => {
+                        mailbox.put(outcome);
+                        self.callers.remove(&request);
+                    }
                     Some(Caller::Nobody) | None => {
                         self.callers.remove(&request);
                     }
@@ -245,10 +266,10 @@ impl Shared {
             if let Some(event) = link.poll(now)? {
                 any = true;
                 match &event {
-                    LinkEvent::Up => self.conversation.handle(now, Input::Up(id)),
-                    LinkEvent::Down => self.conversation.handle(now, Input::Down(id)),
+                    LinkEvent::Up => self.conversation.handle(now, &Input::Up(id)),
+                    LinkEvent::Down => self.conversation.handle(now, &Input::Down(id)),
                     LinkEvent::Message(message) => {
-                        self.conversation.handle(now, Input::Message(id, message));
+                        self.conversation.handle(now, &Input::Message(id, message));
                     }
                 }
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::config::{Place, ServerConfig, Url};
-use crate::engine::{Machine, Rules, Tally};
+use crate::engine::{GrantId, Machine, Rules, Tally};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
 use crate::net::clock::BootClock;
@@ -92,13 +92,18 @@ impl Server {
             .map_err(|error| Error::system("set an alarm", &error))?;
         let clock = BootClock;
         let now = clock.now();
+        let number = RandomState::new().hash_one(now);
+        let (rules, patience, bounds) = (config.rules.clone(), config.patience, config.bounds);
+        let mut machine = Machine::new(now, rules, patience, bounds);
+        // A client may give back what a run before has granted: there must be no such number here.
+        machine.number_grants_above(GrantId(number >> 2));
         let service = Service {
             endpoint: endpoint.clone(),
-            number: RandomState::new().hash_one(now),
+            number,
             within_process,
             journal: Journal::start(now, config, &Url::parse(&endpoint)?)?,
-            machine: Machine::new(now, config.rules.clone(), config.patience, config.bounds),
-            sessions_max: config.bounds.sessions_max,
+            machine,
+            sessions_max: bounds.sessions_max,
             desk: Desk::default(),
             clock,
             control: Arc::clone(&control),
@@ -135,6 +140,12 @@ impl Server {
         drop(waiting);
         // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
         let _ = self.control.waker.wake();
+    }
+
+    /// Tells the log that other limits were wrong, and that the old ones hold.
+    pub fn refuse_reload(&self, error: &Error) {
+        let endpoint = &self.endpoint;
+        log::error!(target: "zmqlocker", "{endpoint} keeps its limits: {error}");
     }
 
     /// A handle that can stop this server.

@@ -33,7 +33,7 @@ const UNSENT_MAX: usize = 16 * 1024 * 1024;
 /// How many reads and commands may come before a message. With more, the connection is given up.
 const ITEMS_MAX: usize = 10_000;
 
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 pub(super) struct StreamLink {
     target: Target,

@@ -9,12 +9,16 @@ use crate::engine;
 /// Whether a request is allowed, and what is left of its key. True if it is allowed.
 #[pyclass(frozen, module = "zmqlocker")]
 pub(super) struct Decision {
-    decision: engine::Decision,
+    inner: engine::Decision,
     key: Box<str>,
     policy: Option<&'static str>,
 }
 
 impl Decision {
+    pub(super) const fn is_allowed(&self) -> bool {
+        self.inner.allowed
+    }
+
     /// The decision of a server, or of the policy of that name, on a request for these keys.
     pub(super) fn new(
         decision: engine::Decision,
@@ -22,7 +26,7 @@ impl Decision {
         policy: Option<&'static str>,
     ) -> Self {
         let key = keys.get(decision.key).map_or("", |(key, _)| key.as_str()).into();
-        Self { decision, key, policy }
+        Self { inner: decision, key, policy }
     }
 }
 
@@ -31,32 +35,32 @@ impl Decision {
     /// Whether the permits were granted.
     #[getter]
     fn allowed(&self) -> bool {
-        self.decision.allowed
+        self.inner.allowed
     }
 
     /// How many permits of the key are left, by the limit that leaves the fewest.
     #[getter]
     fn remaining(&self) -> u64 {
-        self.decision.remaining
+        self.inner.remaining
     }
 
     /// In how many seconds the same request could be allowed at the earliest: 0.0 if it is allowed,
     /// `None` if nobody knows. Never too short, to the nanosecond.
     #[getter]
     fn retry_after(&self) -> Option<f64> {
-        self.decision.retry_after.map(seconds_up)
+        self.inner.retry_after.map(seconds_up)
     }
 
     /// In how many seconds nothing of the key is counted any more, if nothing more is granted.
     #[getter]
     fn reset_after(&self) -> f64 {
-        seconds_up(self.decision.reset_after)
+        seconds_up(self.inner.reset_after)
     }
 
     /// The limit that said no, or else the one that leaves the fewest permits, as text.
     #[getter]
     fn limit(&self) -> &str {
-        &self.decision.limit
+        &self.inner.limit
     }
 
     /// The key that this is about: of several, the one that said no, or has the fewest left.
@@ -72,11 +76,11 @@ impl Decision {
     }
 
     fn __bool__(&self) -> bool {
-        self.decision.allowed
+        self.inner.allowed
     }
 
     fn __repr__(&self) -> String {
-        let Self { decision, key, policy } = self;
+        let Self { inner: decision, key, policy } = self;
         let allowed = if decision.allowed { "True" } else { "False" };
         let retry_after =
             self.retry_after().map_or_else(|| "None".to_owned(), |seconds| format!("{seconds:?}"));

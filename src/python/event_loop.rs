@@ -11,17 +11,19 @@ use smallvec::SmallVec;
 use crate::asking::RequestId;
 use crate::config::Span;
 use crate::conversation::Outcome;
-use crate::engine::{Hold, Key, Request, Wait};
+use crate::engine::{Cost, Hold, Key, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
-use crate::net::{Client, Heard};
+use crate::net::{BootClock, Client, Heard};
 use crate::python::argument::{Count, Given, Seconds, Timeout, timeout};
+use crate::python::block::Block;
 use crate::python::client::{LockerClient, answer, decide, hold};
 use crate::python::decision::Decision;
 use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::held::Held;
 use crate::python::limit::limits;
 use crate::python::locker::word;
+use crate::time::{Clock, Timestamp};
 use crate::wire::seed;
 
 /// Asks on behalf of an event loop. Each request gets a future; `collect()` sends what was asked,
@@ -49,6 +51,7 @@ enum Asked {
     Permits(Wanted, Wait, Policy),
     Peek(Wanted),
     Hold(Wanted, Hold),
+    Refill(Py<Block>, Timestamp),
     Nothing,
 }
 
@@ -94,7 +97,7 @@ impl EventLoopClient {
             Asked::Word(wanted) => Some(wanted.request(Wait::Patience, Hold::Spend)?),
             Asked::Permits(wanted, wait, _) => Some(wanted.request(*wait, Hold::Spend)?),
             Asked::Hold(wanted, hold) => Some(wanted.request(wait_up_to(waiting.timeout), *hold)?),
-            Asked::Seed | Asked::Peek(_) | Asked::Nothing => None,
+            Asked::Seed | Asked::Peek(_) | Asked::Refill(..) | Asked::Nothing => None,
         };
         let key = Key::DEFAULT;
         let request = request.unwrap_or(Request::Reset { key });
@@ -116,8 +119,12 @@ impl EventLoopClient {
                 Ok(Bound::new(py, decide(heard, wanted, &Policy::Raise)?)?.into_any())
             }
             Asked::Hold(wanted, hold) => {
-                let held = Held::new(client, wanted.clone(), *hold, heard)?;
-                Ok(Bound::new(py, held)?.into_any())
+                let lease = Held::new(client, wanted.clone(), *hold, heard)?;
+                Ok(Bound::new(py, lease)?.into_any())
+            }
+            Asked::Refill(block, sent_at) => {
+                block.get().lender.receive(*sent_at, heard)?;
+                Ok(py.None().into_bound(py))
             }
             Asked::Nothing => Ok(py.None().into_bound(py)),
             Asked::Seed => Err(Error::unexpected(&heard).into()),
@@ -324,6 +331,25 @@ impl EventLoopClient {
         let hold = hold(ttl)?;
         let request = wanted.request(wait_up_to(timeout), hold)?;
         self.begin(&request, future, timeout, || Asked::Hold(wanted.clone(), hold))
+    }
+
+    /// Asks for more permits of a block.
+    fn refill(
+        &self,
+        future: Py<PyAny>,
+        block: Py<Block>,
+        wanted: u64,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let sent_at = BootClock.now();
+        let id = {
+            let request = block.get().lender.request(Cost::new(wanted.into())?)?;
+            self.client().begin(&request, None, timeout, true)?
+        };
+        let asked = Asked::Refill(block, sent_at);
+        self.waiting().insert(id, Waiting { future, timeout, asked });
+        Ok(id.0)
     }
 
     /// Settles a reservation; 0 if that was done before.

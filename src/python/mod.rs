@@ -3,6 +3,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "Python hands arguments over by value")]
 
 mod argument;
+mod block;
 mod client;
 mod decision;
 mod demand;
@@ -23,6 +24,8 @@ use pyo3::pymodule;
 mod _zmqlocker {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::block::Block;
     #[pymodule_export]
     use super::client::LockerClient;
     #[pymodule_export]

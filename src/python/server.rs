@@ -1,16 +1,17 @@
 //! `LockerServer`: serves a limit.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use crate::config::{ServerConfig, Span, Url};
-use crate::engine::{Bounds, Limits, Rate, Rules};
+use crate::config::{Span, Url};
+use crate::engine::Rate;
 use crate::error::Error;
-use crate::net::{Server, Stopper};
+use crate::net::{Server, ServerSettings};
 use crate::python::argument::{Count, Given, Seconds};
 use crate::python::limit::limits_by_key;
 use crate::python::{door, exit};
@@ -34,61 +35,74 @@ const SLICE: Duration = Duration::from_millis(50);
 /// such as "500/min", a `Limit`, or a list of them, all of which must agree. All other keys have
 /// the limit of `max_requests` and `in_seconds`, each counted by itself; where these are left out
 /// and `limits` is given, other keys are refused.
+///
+/// `config` is the path of a `zmqlocker.toml`; what is given here goes before it. SIGHUP, where the
+/// constructor serves, and `reload()` read its limits anew: usage is kept, and a file that is wrong
+/// anywhere changes nothing.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
-pub(super) struct LockerServer(Arc<Server>);
+pub(super) struct LockerServer {
+    server: Arc<Server>,
+    settings: ServerSettings,
+}
 
 #[pymethods]
 impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
-                             *, limits=None, block=True, patience=0.0)")]
+                             *, limits=None, config=None, block=True, patience=0.0)")]
     #[pyo3(signature = (
-        max_requests=Given::Nothing, in_seconds=Given::Nothing, url="tcp://*:7777", *,
+        max_requests=Given::Nothing, in_seconds=Given::Nothing, url=None, *,
         limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
-        block=true, patience=Seconds(0.0)
+        config=None, block=true, patience=None
     ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
         py: Python<'_>,
         max_requests: Given<Count>,
         in_seconds: Given<Seconds>,
-        url: &str,
+        url: Option<&str>,
         limits: Option<&Bound<'_, PyDict>>,
+        config: Option<PathBuf>,
         block: bool,
-        patience: Seconds,
+        patience: Option<Seconds>,
     ) -> PyResult<Self> {
-        let no_rate = matches!((&max_requests, &in_seconds), (Given::Nothing, Given::Nothing));
-        let rate = Rate::new(max_requests.or(Count(1)).0, in_seconds.or(Seconds(1.0)).0)?;
-        let rules = match limits {
-            None => Rules::of_rate(rate),
-            Some(limits) => {
-                let others = (!no_rate).then(|| Limits::of_rate(rate));
-                Rules::new(limits_by_key(limits)?, others)?
+        let rate = match (max_requests, in_seconds) {
+            (Given::Nothing, Given::Nothing) => None,
+            (max_requests, in_seconds) => {
+                let (max_requests, in_seconds) =
+                    (max_requests.or(Count(1)), in_seconds.or(Seconds(1.0)));
+                Some(Rate::new(max_requests.0, in_seconds.0)?)
             }
         };
-        let config = ServerConfig {
-            rules,
-            url: Url::parse(url)?,
-            patience: Span::NotNegative.parse("patience", patience.0)?,
-            bounds: Bounds::default(),
+        let settings = ServerSettings {
+            config,
+            url: url.map(Url::parse).transpose()?,
+            rate,
+            limits: limits.map(limits_by_key).transpose()?,
+            patience: patience
+                .map(|seconds| Span::NotNegative.parse("patience", seconds.0))
+                .transpose()?,
         };
+        let config = settings.resolve()?;
         let server = Arc::new(Server::start(&config)?);
         exit::stop_at_exit(&server);
+        let this = Self { server, settings };
         if block {
-            serve(py, &server)?;
+            this.serve(py)?;
         }
-        Ok(Self(server))
+        Ok(this)
     }
 
     /// Where clients find the server: the URL that was bound, with the port that was free.
     #[getter]
     fn url(&self) -> &str {
-        self.0.url()
+        self.server.url()
     }
 
     /// What was done so far: how often "go" and "sorry" were said, how many messages were no
     /// requests; and how many requests wait, keys are in use and clients are there at present.
     fn stats(&self) -> BTreeMap<&'static str, u64> {
-        let stats = self.0.stats();
+        let stats = self.server.stats();
         BTreeMap::from([
             ("bad_messages", stats.bad_messages),
             ("clients", stats.clients),
@@ -99,10 +113,18 @@ impl LockerServer {
         ])
     }
 
+    /// Reads the limits of the file anew. What was used stays used.
+    ///
+    /// Raises `ConfigError` that tells every line that is wrong, and changes nothing then.
+    fn reload(&self) -> PyResult<()> {
+        self.server.reload(self.settings.resolve()?.rules);
+        Ok(())
+    }
+
     /// Answers whoever waits with "sorry" and stops. The port is free when this returns, half a
     /// second later at most.
     fn stop(&self, py: Python<'_>) {
-        py.detach(|| self.0.stop());
+        py.detach(|| self.server.stop());
     }
 
     fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -116,48 +138,65 @@ impl LockerServer {
     }
 
     fn __repr__(&self) -> String {
-        format!("zmqlocker.LockerServer({:?})", self.0.url())
+        format!("zmqlocker.LockerServer({:?})", self.server.url())
     }
 }
 
-/// Waits for the end of the server, and stops it if a signal comes first.
-fn serve(py: Python<'_>, server: &Server) -> PyResult<()> {
-    let sigterm = Sigterm::handle(py, server.stopper())?;
-    let outcome = door::wait(py, |go_on| {
-        loop {
-            if let Some(outcome) = server.wait(SLICE) {
-                return outcome;
+impl LockerServer {
+    /// Waits for the end of the server, and stops it if a signal comes first.
+    fn serve(&self, py: Python<'_>) -> PyResult<()> {
+        let server = &self.server;
+        let stopper = server.stopper();
+        let sigterm = Handler::set(py, "SIGTERM", move || stopper.stop())?;
+        let (running, settings) = (Arc::clone(server), self.settings.clone());
+        let sighup = match settings.config {
+            Some(_) => Handler::set(py, "SIGHUP", move || match settings.resolve() {
+                Ok(config) => running.reload(config.rules),
+                Err(error) => running.refuse_reload(&error),
+            })?,
+            None => Handler(None),
+        };
+        let outcome = door::wait(py, |go_on| {
+            loop {
+                if let Some(outcome) = server.wait(SLICE) {
+                    return outcome;
+                }
+                if !go_on() {
+                    return Err(Error::Interrupted);
+                }
             }
-            if !go_on() {
-                return Err(Error::Interrupted);
-            }
-        }
-    });
-    py.detach(|| server.stop());
-    sigterm.restore(py)?;
-    outcome
+        });
+        py.detach(|| server.stop());
+        sigterm.restore(py)?;
+        sighup.restore(py)?;
+        outcome
+    }
 }
 
-/// The handler of SIGTERM while a server blocks the main thread, unless the user has set one.
-struct Sigterm(Option<Py<PyAny>>);
+/// The handler of a signal while a server blocks the main thread, unless the user has set one.
+struct Handler(Option<(&'static str, Py<PyAny>)>);
 
-impl Sigterm {
-    fn handle(py: Python<'_>, stopper: Stopper) -> PyResult<Self> {
+impl Handler {
+    fn set(
+        py: Python<'_>,
+        name: &'static str,
+        act: impl Fn() + Send + Sync + 'static,
+    ) -> PyResult<Self> {
         let signal = py.import("signal")?;
-        let (sigterm, default) = (signal.getattr("SIGTERM")?, signal.getattr("SIG_DFL")?);
-        let taken = !signal.call_method1("getsignal", (&sigterm,))?.eq(&default)?;
+        let (number, default) = (signal.getattr(name)?, signal.getattr("SIG_DFL")?);
+        let taken = !signal.call_method1("getsignal", (&number,))?.eq(&default)?;
         if taken || !door::is_main_thread(py)? {
             return Ok(Self(None));
         }
-        let stop = move |_: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| stopper.stop();
-        let handler = PyCFunction::new_closure(py, None, None, stop)?;
-        let before = signal.call_method1("signal", (sigterm, handler))?;
-        Ok(Self(Some(before.unbind())))
+        let act = move |_: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| act();
+        let handler = PyCFunction::new_closure(py, None, None, act)?;
+        let before = signal.call_method1("signal", (number, handler))?;
+        Ok(Self(Some((name, before.unbind()))))
     }
 
     fn restore(self, py: Python<'_>) -> PyResult<()> {
-        let Some(before) = self.0 else { return Ok(()) };
+        let Some((name, before)) = self.0 else { return Ok(()) };
         let signal = py.import("signal")?;
-        signal.call_method1("signal", (signal.getattr("SIGTERM")?, before)).map(drop)
+        signal.call_method1("signal", (signal.getattr(name)?, before)).map(drop)
     }
 }

@@ -300,7 +300,9 @@ pub fn encode_request(out: &mut Vec<u8>, id: RequestId, request: &Request<'_>) {
         Request::SetLimits { key, limits } => {
             begin_request(out, 3 + limits.len(), op::SET_LIMITS, id);
             write_text(out, key.as_str());
-            limits.iter().for_each(|limit| write_text(out, limit));
+            for limit in limits {
+                write_text(out, limit);
+            }
         }
         Request::Block { key, wanted } => {
             begin_request(out, 4, op::BLOCK, id);

@@ -1,224 +1,183 @@
-//! The engine against naive models: the seed's code, and a patience that tries out the future.
+//! The engine from outside: laws against naive models, on a clock that moves when it is told to.
+
+mod blocks;
+mod laws;
+mod leases;
+mod rules;
+mod seed;
+mod sessions;
+mod waiting;
 
 use std::time::Duration;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-use zmqlocker::answer::Answer::{self, Go, Sorry};
-use zmqlocker::engine::{Input, Machine, Patience, Rate, SeedReply as Reply};
+use zmqlocker::engine::{
+    Block, Bounds, ClientInfo, Code, Cost, Decision, Demand, GrantId, Hold, Input, Key, Limits,
+    Machine, Output, Reply, Request, RequestId, Rules, SessionId, Wait,
+};
 use zmqlocker::time::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The class `Locker` of the first design, line by line, with the instant as an argument.
-#[derive(Clone, Debug)]
-struct Seed {
-    max_requests: u64,
-    in_seconds: u64,
-    requests: u64,
-    next_slot: u64,
+/// An instant of the tests at which nothing has happened yet, off the origin of the clock.
+const START: u64 = 1_000 * SECOND;
+
+fn rules(keys: &[(&str, &[&str])], others: &[&str]) -> Rules {
+    let named = keys.iter().map(|(key, texts)| ((*key).to_owned(), Limits::parse(texts).unwrap()));
+    let others = (!others.is_empty()).then(|| Limits::parse(others).unwrap());
+    Rules::new(named, others).unwrap()
 }
 
-impl Seed {
-    fn new(now: u64, max_requests: u64, in_seconds: u64) -> Self {
-        Self { max_requests, in_seconds, requests: 0, next_slot: now + in_seconds }
-    }
-
-    fn next(&mut self, now: u64) -> Answer {
-        if now > self.next_slot {
-            self.requests = 0;
-            self.next_slot = now + self.in_seconds;
-        }
-        if self.requests < self.max_requests {
-            self.requests += 1;
-            return Go;
-        }
-        Sorry
-    }
-
-    /// The first instant from `now` on at which a request would hear "go"; makes that request.
-    fn first_go(&mut self, now: u64) -> u64 {
-        if self.next(now) == Go {
-            return now;
-        }
-        let at = self.next_slot + 1;
-        assert_eq!(self.next(at), Go);
-        at
-    }
+fn key(name: &str) -> Key<'_> {
+    Key::parse(name).unwrap()
 }
 
-/// A machine and the instants at which it was asked.
-fn machine(max_requests: u64, patience: u64, waiters_max: usize) -> Machine<usize> {
-    let limit = Rate::new(max_requests.into(), 1.0).unwrap();
-    let patience = Patience { length: Duration::from_nanos(patience), waiters_max };
-    Machine::new(Timestamp::ZERO, limit, patience)
+fn demand<'a>(parts: &[(&'a str, u64)]) -> Demand<'a> {
+    let cost = |cost: u64| Cost::new(cost.into()).unwrap();
+    Demand::new(parts.iter().map(|(name, permits)| (key(name), cost(*permits)))).unwrap()
 }
 
-/// Every answer that the machine gives, with its instant, when the clock stops wherever the machine
-/// wants to see the time.
-fn run(machine: &mut Machine<usize>, requests: &[u64]) -> Vec<(u64, Reply<usize>)> {
-    let mut heard = Vec::new();
-    let mut handle = |machine: &mut Machine<usize>, now: u64, input| {
-        machine.handle(Timestamp::from_nanos(now), input);
-        heard.extend(std::iter::from_fn(|| machine.poll_output()).map(|reply| (now, reply)));
-    };
-    for (request, at) in requests.iter().enumerate() {
-        while let Some(due) = machine.poll_timeout().filter(|due| due.as_nanos() <= *at) {
-            handle(machine, due.as_nanos(), Input::Tick);
+/// A machine with its clock, and all that it has said, each with its instant.
+struct Desk {
+    machine: Machine<usize>,
+    now: u64,
+    last_request: u64,
+    heard: Vec<(u64, Output<usize>)>,
+}
+
+impl Desk {
+    fn new(keys: &[(&str, &[&str])], others: &[&str]) -> Self {
+        Self::bounded(keys, others, Bounds::default())
+    }
+
+    fn bounded(keys: &[(&str, &[&str])], others: &[&str], bounds: Bounds) -> Self {
+        let now = Timestamp::from_nanos(START);
+        let machine = Machine::new(now, rules(keys, others), Duration::ZERO, bounds);
+        Self { machine, now: START, last_request: 0, heard: Vec::new() }
+    }
+
+    fn greet(&mut self, name: u8) -> SessionId {
+        let now = Timestamp::from_nanos(self.now);
+        self.machine.greet(now, [name; 16], ClientInfo::default()).unwrap().0
+    }
+
+    fn handle(&mut self, input: Input<'_, '_, usize>) {
+        self.machine.handle(Timestamp::from_nanos(self.now), input);
+        let now = self.now;
+        self.heard.extend(std::iter::from_fn(|| self.machine.poll_output()).map(|o| (now, o)));
+    }
+
+    /// Moves the clock on without a look at the timers.
+    fn skip(&mut self, nanos: u64) {
+        self.now += nanos;
+    }
+
+    /// Moves the clock on to `until`, and stops wherever the machine wants to see the time.
+    fn advance_to(&mut self, until: u64) {
+        let mut ticks = 0;
+        while let Some(due) = self.machine.poll_timeout().filter(|due| due.as_nanos() <= until) {
+            ticks = if due.as_nanos() <= self.now { ticks + 1 } else { 0 };
+            assert!(ticks < 4, "the machine ticks on the spot");
+            self.now = self.now.max(due.as_nanos());
+            self.handle(Input::Tick);
         }
-        handle(machine, *at, Input::Next(request));
+        self.now = self.now.max(until);
     }
-    while let Some(due) = machine.poll_timeout() {
-        handle(machine, due.as_nanos(), Input::Tick);
-    }
-    heard
-}
 
-/// Instants in their order; many of them at the borders of slots of a second.
-fn instants() -> impl Strategy<Value = Vec<u64>> {
-    let gap = prop_oneof![
-        Just(0),
-        Just(1),
-        Just(SECOND),
-        Just(SECOND + 1),
-        Just(SECOND - 1),
-        0..SECOND / 4,
-        0..3 * SECOND,
-    ];
-    vec(gap, 0..60).prop_map(|gaps| {
-        let add = |now: &mut u64, gap| {
-            *now += gap;
-            Some(*now)
+    fn advance(&mut self, nanos: u64) {
+        self.advance_to(self.now + nanos);
+    }
+
+    /// Asks, and gives the number of the request.
+    fn send(&mut self, session: SessionId, request: &Request<'_>) -> RequestId {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.handle(Input::Ask(session, id, request));
+        id
+    }
+
+    /// The last answer to a request that is no "wait", with its instant.
+    fn answer(&self, session: SessionId, id: RequestId) -> Option<(u64, &Reply)> {
+        self.heard.iter().rev().find_map(|(at, output)| match output {
+            Output::Reply { reply: Reply::Queued { .. }, .. } => None,
+            Output::Reply { session: to, request, reply } if (*to, *request) == (session, id) => {
+                Some((*at, reply))
+            }
+            _ => None,
+        })
+    }
+
+    /// How often a request was answered for good.
+    fn answers(&self, session: SessionId, id: RequestId) -> usize {
+        let is_it = |output: &Output<usize>| match output {
+            Output::Reply { session: to, request, reply } => {
+                (*to, *request) == (session, id) && !matches!(reply, Reply::Queued { .. })
+            }
+            _ => false,
         };
-        gaps.into_iter().scan(0, add).collect()
-    })
-}
-
-proptest! {
-    #[test]
-    fn for_the_same_instants_the_same_answers_as_the_seed(
-        requests in instants(),
-        max_requests in 1..8_u64,
-    ) {
-        let mut seed = Seed::new(0, max_requests, SECOND);
-        let expected: Vec<_> = requests.iter().map(|at| seed.next(*at)).collect();
-        let heard = run(&mut machine(max_requests, 0, 0), &requests);
-        prop_assert_eq!(heard.iter().map(|(_, reply)| reply.answer).collect::<Vec<_>>(), expected);
-        prop_assert!(heard.iter().zip(&requests).all(|((at, _), asked)| at == asked));
+        self.heard.iter().filter(|(_, output)| is_it(output)).count()
     }
 
-    #[test]
-    fn a_request_waits_exactly_where_trying_out_the_future_finds_its_permit_near(
-        requests in instants(),
-        max_requests in 1..5_u64,
-        patience in 0..4 * SECOND,
-    ) {
-        // The model keeps the counter as it will be when all who wait have been served.
-        let mut future = Seed::new(0, max_requests, SECOND);
-        let mut last_served = 0;
-        let mut expected = Vec::new();
-        for (request, asked) in requests.iter().enumerate() {
-            let mut tried = future.clone();
-            let served = tried.first_go(last_served.max(*asked));
-            if served <= asked + patience {
-                (future, last_served) = (tried, served);
-                expected.push((served, request, Go));
-            } else {
-                expected.push((*asked, request, Sorry));
-            }
-        }
-        let mut heard: Vec<_> = run(&mut machine(max_requests, patience, usize::MAX), &requests)
-            .into_iter()
-            .map(|(at, reply)| (at, reply.to, reply.answer))
-            .collect();
-        heard.sort_by_key(|(_, request, _)| *request);
-        prop_assert_eq!(heard, expected);
+    /// Asks what is answered at once.
+    fn ask(&mut self, session: SessionId, request: &Request<'_>) -> Reply {
+        let id = self.send(session, request);
+        self.answer(session, id).unwrap().1.clone()
     }
 
-    #[test]
-    fn whoever_waits_is_answered_once_and_in_order_and_within_patience(
-        requests in instants(),
-        max_requests in 1..5_u64,
-        patience in 0..4 * SECOND,
-        waiters_max in 0..6_usize,
-    ) {
-        let heard = run(&mut machine(max_requests, patience, waiters_max), &requests);
-        let mut answered: Vec<_> = heard.iter().map(|(_, reply)| reply.to).collect();
-        answered.sort_unstable();
-        prop_assert_eq!(answered, (0..requests.len()).collect::<Vec<_>>());
-        let go = heard.iter().filter(|(_, reply)| reply.answer == Go);
-        let served: Vec<_> = go.map(|(_, reply)| reply.to).collect();
-        prop_assert!(served.is_sorted());
-        for (at, reply) in &heard {
-            prop_assert!(*at <= requests[reply.to] + patience);
+    fn try_acquire(&mut self, session: SessionId, parts: &[(&str, u64)]) -> Decision {
+        match self.ask(session, &acquire(parts, Wait::No, Hold::Spend)) {
+            Reply::Decision(decision) => decision,
+            other => panic!("{other:?}"),
         }
     }
 
-    #[test]
-    fn a_clock_that_is_looked_at_late_never_opens_the_gate_wider(
-        requests in instants(),
-        max_requests in 1..5_u64,
-        patience in 0..4 * SECOND,
-    ) {
-        // No ticks at all: the machine sees the time only when somebody asks.
-        let mut late = machine(max_requests, patience, usize::MAX);
-        let mut seed = Seed::new(0, max_requests, SECOND);
-        for (request, at) in requests.iter().enumerate() {
-            late.handle(Timestamp::from_nanos(*at), Input::Next(request));
-            for reply in std::iter::from_fn(|| late.poll_output()) {
-                if reply.answer == Go {
-                    prop_assert_eq!(seed.next(*at), Go);
-                } else {
-                    prop_assert!(reply.to == request || requests[reply.to] + patience <= *at);
-                }
-            }
+    fn peek(&mut self, session: SessionId, name: &str, cost: u64) -> Decision {
+        let cost = Cost::new(cost.into()).unwrap();
+        match self.ask(session, &Request::Peek { key: key(name), cost }) {
+            Reply::Decision(decision) => decision,
+            other => panic!("{other:?}"),
         }
     }
-}
 
-#[test]
-fn patience_that_just_reaches_the_slot_is_enough() {
-    for (patience, answered) in [(SECOND + 1, (SECOND + 1, Go)), (SECOND, (0, Sorry))] {
-        let heard = run(&mut machine(1, patience, usize::MAX), &[0, 0]);
-        assert_eq!(heard.last().map(|(at, reply)| (*at, reply.answer)), Some(answered));
+    fn lease(&mut self, session: SessionId, name: &str, ttl: u64) -> Option<GrantId> {
+        let hold = Hold::lease(Duration::from_nanos(ttl)).unwrap();
+        match self.ask(session, &acquire(&[(name, 1)], Wait::No, hold)) {
+            Reply::Decision(decision) => decision.grant,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn block(&mut self, session: SessionId, name: &str, wanted: u64) -> Block {
+        let wanted = Cost::new(wanted.into()).unwrap();
+        match self.ask(session, &Request::Block { key: key(name), wanted }) {
+            Reply::Block(block) => block,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether a request was granted, and when; `None` while it waits.
+    fn granted(&self, session: SessionId, id: RequestId) -> Option<(u64, bool)> {
+        self.answer(session, id).map(|(at, reply)| match reply {
+            Reply::Decision(decision) => (at, decision.allowed),
+            _ => (at, false),
+        })
     }
 }
 
-#[test]
-fn one_waiter_more_than_may_wait_is_refused_at_once() {
-    let mut machine = machine(1, 10 * SECOND, 2);
-    let heard = run(&mut machine, &[0, 1, 2, 3]);
-    let answers: Vec<_> =
-        heard.into_iter().map(|(at, reply)| (at, reply.to, reply.answer)).collect();
-    assert_eq!(answers, [(0, 0, Go), (3, 3, Sorry), (SECOND + 1, 1, Go), (2 * SECOND + 2, 2, Go)]);
+fn acquire<'a>(parts: &[(&'a str, u64)], wait: Wait, hold: Hold) -> Request<'a> {
+    Request::Acquire { demand: demand(parts), wait, hold }
 }
 
-#[test]
-fn who_finds_a_slot_opened_late_hears_sorry_at_the_deadline() {
-    let mut machine = machine(1, 2 * SECOND + SECOND / 2, usize::MAX);
-    for (at, request) in [(0, 0), (1, 1), (2, 2)] {
-        machine.handle(Timestamp::from_nanos(at), Input::Next(request));
-        let _ = machine.poll_output();
-    }
-    // The second slot was to open at 1 s, and opens at 2.2 s: the third is beyond patience now.
-    machine.handle(Timestamp::from_nanos(2 * SECOND + SECOND / 5), Input::Tick);
-    assert_eq!(machine.poll_output(), Some(Reply { to: 1, answer: Go }));
-    assert_eq!(machine.poll_output(), None);
-    let due = machine.poll_timeout().unwrap();
-    assert_eq!(due, Timestamp::from_nanos(2 + 2 * SECOND + SECOND / 2));
-    machine.handle(due, Input::Tick);
-    assert_eq!(machine.poll_output(), Some(Reply { to: 2, answer: Sorry }));
+fn wait_for<'a>(parts: &[(&'a str, u64)], nanos: u64) -> Request<'a> {
+    acquire(parts, Wait::UpTo(Duration::from_nanos(nanos)), Hold::Spend)
 }
 
-#[test]
-fn the_end_of_the_service_answers_whoever_waits() {
-    let mut machine = machine(1, 10 * SECOND, usize::MAX);
-    for request in 0..3 {
-        machine.handle(Timestamp::ZERO, Input::Next(request));
-        while machine.poll_output().is_some() {}
+fn set_limits<'a>(name: &'a str, limits: &[&'a str]) -> Request<'a> {
+    Request::SetLimits { key: key(name), limits: limits.to_vec() }
+}
+
+fn code(reply: &Reply) -> Option<Code> {
+    match reply {
+        Reply::Refuse(problem) => Some(problem.code),
+        _ => None,
     }
-    machine.handle(Timestamp::ZERO, Input::Close);
-    let heard: Vec<_> = std::iter::from_fn(|| machine.poll_output()).collect();
-    assert_eq!(heard, [1, 2].map(|to| Reply { to, answer: Sorry }));
-    assert_eq!((machine.waiting(), machine.poll_timeout()), (0, None));
 }

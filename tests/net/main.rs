@@ -16,12 +16,8 @@ use zmqlocker::net::{Client, PerProcess, Server};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn server(max_requests: i128, url: &str) -> Server {
-    let config = ServerConfig {
-        rules: zmqlocker::engine::Rules::of_rate(Rate::new(max_requests, 3600.0).unwrap()),
-        bounds: Default::default(),
-        url: Url::parse(url).unwrap(),
-        patience: Duration::ZERO,
-    };
+    let rate = Rate::new(max_requests, 3600.0).unwrap();
+    let config = ServerConfig::of_rate(rate, Url::parse(url).unwrap());
     Server::start(&config).unwrap()
 }
 
@@ -87,12 +83,8 @@ fn a_thousand_threads_share_a_connection() {
 #[test]
 fn a_port_in_use_says_which() {
     let first = server(1, "tcp://127.0.0.1:*");
-    let config = ServerConfig {
-        rules: zmqlocker::engine::Rules::of_rate(Rate::new(1, 1.0).unwrap()),
-        bounds: Default::default(),
-        url: Url::parse(first.url()).unwrap(),
-        patience: Duration::ZERO,
-    };
+    let rate = Rate::new(1, 1.0).unwrap();
+    let config = ServerConfig::of_rate(rate, Url::parse(first.url()).unwrap());
     let error = Server::start(&config).unwrap_err().to_string();
     let url = first.url();
     let expected = format!(

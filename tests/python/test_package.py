@@ -14,23 +14,35 @@ import zmqlocker
 from conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "limits.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def test_the_exported_names_are_these() -> None:
     assert zmqlocker.__all__ == [
+        "Block",
+        "BoundExceeded",
         "ConfigError",
+        "CostTooLarge",
+        "Decision",
+        "KindMismatch",
+        "Limit",
         "LockTimeout",
         "Locker",
         "LockerClient",
         "LockerError",
         "LockerServer",
+        "NotHeld",
+        "Permit",
         "ProtocolError",
+        "Reservation",
+        "ServerUnavailable",
         "__version__",
         "has_curve",
         "libzmq_version",
     ]
-    public = {name for name in vars(zmqlocker) if not name.startswith("_")}
+    modules = {"asyncio"}
+    public = {name for name in vars(zmqlocker) if not name.startswith("_")} - modules
     assert public | {"__version__"} == set(zmqlocker.__all__)
 
 
@@ -86,8 +98,15 @@ def test_the_examples_of_the_readme_run(block: str) -> None:
     subprocess.run([sys.executable, "-c", block], check=True, timeout=PATIENCE)
 
 
+def test_the_examples_of_the_guide_run_one_after_the_other() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(blocks) > 10
+    source = "\n".join([*blocks, "client.close()", "server.stop()"])
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=PATIENCE)
+
+
 def test_there_are_examples_in_the_readme() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
 
 
 def test_the_command_of_the_package_runs() -> None:

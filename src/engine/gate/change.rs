@@ -20,7 +20,7 @@ impl<A> Gate<A> {
         key: Key<'_>,
         length: Duration,
     ) -> Result<Reply, Problem> {
-        let id = self.find_or_add(now, key)?;
+        let id = self.find_or_add(now, key, &[])?;
         if let Some(state) = self.table.get_mut(id) {
             let rest = state.rest_mut();
             rest.frozen_until = rest.frozen_until.max(Some(now + length));
@@ -36,7 +36,7 @@ impl<A> Gate<A> {
             return self.limits_of(key).map(|_| Reply::Done);
         };
         if let Some(state) = self.table.get_mut(id) {
-            state.meters = fresh_meters(now, &state.limits);
+            state.meters = fresh_meters(&state.limits);
             state.version = state.version.wrapping_add(1);
             if let Some(rest) = &mut state.rest {
                 rest.frozen_until = None;
@@ -54,12 +54,11 @@ impl<A> Gate<A> {
         texts: &[&str],
     ) -> Result<Reply, Problem> {
         let limits = Limits::parse(texts).map_err(|error| config(&error))?;
-        let known =
-            self.table.find(key).map_or_else(|| Ok(None), |_| self.find_or_add(now, key).map(Some));
-        let id = match known {
-            Ok(Some(id)) => id,
+        let id = match (self.rules.find(key), self.table.find(key)) {
+            (None, Some(id)) => id,
             // A key that no rule knows gets its limits here.
-            Ok(None) | Err(_) => self.add(now, key, Arc::new(limits.clone()))?,
+            (None, None) => self.add(now, key, Arc::new(limits.clone()), &[])?,
+            (Some(_), _) => self.find_or_add(now, key, &[])?,
         };
         let Some(state) = self.table.get_mut(id) else { return Ok(Reply::Done) };
         if state.limits.has_concurrency() != limits.has_concurrency() {
@@ -76,23 +75,28 @@ impl<A> Gate<A> {
         Ok(Reply::Done)
     }
 
-    /// Lets a key that is in use have the limits that the rules give it at present.
-    pub(super) fn refresh(&mut self, now: Timestamp, id: KeyId) {
-        let Some(state) = self.table.get_mut(id) else { return };
-        if state.rules_version == self.rules_version {
-            return;
-        }
-        state.rules_version = self.rules_version;
-        if state.rest.as_ref().is_some_and(|rest| rest.own_limits) {
-            return;
+    /// Lets a key that is in use have the limits that the rules give it at present. One that they
+    /// do not know is refused, and what was used of it is kept, should they know it again.
+    pub(super) fn refresh(&mut self, now: Timestamp, id: KeyId) -> Result<(), Problem> {
+        let Some(state) = self.table.get(id) else { return Ok(()) };
+        let own_limits = state.rest.as_ref().is_some_and(|rest| rest.own_limits);
+        if own_limits || state.rules_version == self.rules_version {
+            return Ok(());
         }
         let name = state.name.clone();
-        let found = Key::parse(&name).ok().and_then(|key| self.rules.find(key));
-        match found.cloned() {
-            Some(limits) => self.change_limits(now, id, limits),
-            None => {
+        let Ok(key) = Key::parse(&name) else { return Ok(()) };
+        let found = self.limits_of(key).cloned();
+        match found {
+            Ok(limits) => {
+                if let Some(state) = self.table.get_mut(id) {
+                    state.rules_version = self.rules_version;
+                }
+                self.change_limits(now, id, limits);
+                Ok(())
+            }
+            Err(problem) => {
                 self.dissolve(now, id);
-                self.table.remove(id);
+                Err(problem)
             }
         }
     }
@@ -130,7 +134,7 @@ fn adopt(now: Timestamp, old: (&Meters, &Limits), limits: &Limits) -> Meters {
             }
         }
     }
-    let fresh = limits.iter().map(|limit| Meter::new(now, &limit.kind));
+    let fresh = limits.iter().map(|limit| Meter::new(&limit.kind));
     adopted.into_iter().zip(fresh).map(|(meter, fresh)| meter.unwrap_or(fresh)).collect()
 }
 

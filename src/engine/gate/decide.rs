@@ -131,8 +131,8 @@ impl<A> Gate<A> {
                 self.table.get(*key).is_some_and(|state| state.limits.has_concurrency())
             }),
         };
-        let held = owner.filter(|_| holds);
-        if held.is_some() && self.grants.is_full() {
+        let keeper = owner.filter(|_| holds);
+        if keeper.is_some() && self.grants.is_full() {
             let message = "the server has no room for another lease, reservation or block \
                            (`leases_max`): try again later";
             return self.reply(asker, bound_exceeded(message.to_owned()));
@@ -140,7 +140,7 @@ impl<A> Gate<A> {
         let mut charges: Charges =
             parts.iter().filter_map(|(key, cost)| self.charge(now, *key, *cost)).collect();
         let mut decision = self.approval(now, parts);
-        if let Some(owner) = held {
+        if let Some(owner) = keeper {
             let kind = match hold {
                 Hold::Lease { ttl } => GrantKind::Lease { granted_at: now, ttl },
                 Hold::Spend | Hold::Reserve => GrantKind::Reservation,
@@ -157,11 +157,15 @@ impl<A> Gate<A> {
     /// Counts the permits of one key.
     fn charge(&mut self, now: Timestamp, key: KeyId, cost: u64) -> Option<Charge> {
         let state = self.table.get_mut(key)?;
+        let held = state.rest.as_ref().map_or(0, |rest| rest.held);
         let mut marks = SmallVec::new();
         for (place, (meter, limit)) in state.meters.iter_mut().zip(state.limits.iter()).enumerate()
         {
-            let refused = limit.shadow
-                && (cost > limit.capacity() || now < meter.earliest(now, &limit.kind, 0, cost));
+            let is_now = || match &limit.kind {
+                Kind::Concurrency(at_once) => held.saturating_add(cost) <= at_once.get(),
+                kind => meter.earliest(now, kind, 0, cost) <= now,
+            };
+            let refused = limit.shadow && (cost > limit.capacity() || !is_now());
             if refused {
                 let (key, limit) = (state.name.clone(), Arc::clone(state.limits.text(place)));
                 self.said.push_back(Said::WouldRefuse { key, limit });
@@ -188,7 +192,7 @@ impl<A> Gate<A> {
                     rest.leases.insert(id);
                 }
                 GrantKind::Block { .. } => state.rest_mut().blocks += 1,
-                GrantKind::Reservation => {}
+                GrantKind::Reservation => state.rest_mut().reserved += 1,
             }
         }
         if let Some(at) = ends_at {
@@ -263,7 +267,7 @@ impl<A> Gate<A> {
     ) -> Result<Reply, Problem> {
         let known = self.table.find(key).is_some();
         // A key that is not in use has nothing to show; it is put away again.
-        let id = self.find_or_add(now, key)?;
+        let id = self.find_or_add(now, key, &[])?;
         let parts = Parts::from_elem((id, cost.permits()), 1);
         let answered = self.check(&parts, Hold::Lease { ttl: Duration::ZERO }).map(|()| {
             let verdict = self.verdict(now, &parts, true);

@@ -3,11 +3,12 @@
 //! What is lent is counted as used before the answer leaves, for as long as the borrower may
 //! spend it. An answer that is lost, or a borrower that dies, only loses permits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::Gate;
+use super::{Gate, Said};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
 use crate::engine::key::Key;
 use crate::engine::limit::Claim;
@@ -17,7 +18,10 @@ use crate::engine::table::KeyId;
 use crate::engine::waiters::Parts;
 use crate::time::Timestamp;
 
-type Claims = SmallVec<[Option<Claim>; 1]>;
+/// How long a block can still be given back when it is void.
+const RETURN_TIME: Duration = Duration::from_millis(10);
+
+type Claims = SmallVec<[Claim; 1]>;
 
 impl<A> Gate<A> {
     /// Lends up to `wanted` permits, but no more than a fair share of what is left.
@@ -28,7 +32,7 @@ impl<A> Gate<A> {
         key: Key<'_>,
         wanted: Cost,
     ) -> Result<Reply, Problem> {
-        let id = self.find_or_add(now, key)?;
+        let id = self.find_or_add(now, key, &[])?;
         let one = Parts::from_elem((id, 1), 1);
         self.check(&one, Hold::Spend)?;
         let Some(owner) = owner.filter(|_| !self.grants.is_full()) else {
@@ -49,7 +53,9 @@ impl<A> Gate<A> {
             .map(|state| (state.version, state.limits.count()))
             .unwrap_or_default();
         let charge = Charge { key: id, version, cost: permits, marks: Self::no_marks(limits) };
-        let kind = GrantKind::Block { claims, permits, ends_at: now + valid_for };
+        // A borrower gives back what is void at the end: its message may take its time.
+        let ends_at = now + valid_for + valid_for / 10 + RETURN_TIME;
+        let kind = GrantKind::Block { claims, permits, ends_at };
         let charges = Charges::from_elem(charge, 1);
         let grant = Some(self.hold(Grant { owner, charges, kind }));
         let state = self.state_of(now, &one, 0);
@@ -72,26 +78,24 @@ impl<A> Gate<A> {
         let mut valid_for = Duration::MAX;
         let mut claims = Claims::new();
         for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
-            let claim = meter.claim(now, &limit.kind, permits);
-            if let Some(claim) = &claim {
+            let claim = meter.claim(now, &limit.kind, permits)?;
+            valid_for = valid_for.min(claim.valid_for);
+            if !limit.shadow {
                 permits = permits.min(claim.permits);
-                valid_for = valid_for.min(claim.valid_for);
-            } else if !limit.shadow {
-                permits = 0;
             }
             claims.push(claim);
         }
-        for ((meter, limit), claim) in
-            state.meters.iter_mut().zip(state.limits.iter()).zip(&mut claims)
-        {
-            if let Some(claim) = claim
-                && claim.permits > permits
-            {
-                meter.give_back(now, &limit.kind, claim, claim.permits - permits);
+        for (place, claim) in claims.iter_mut().enumerate() {
+            let kind = &state.limits.at(place).kind;
+            if claim.permits > permits {
+                state.meters[place].give_back(now, kind, claim, claim.permits - permits);
                 claim.permits = permits;
+            } else if claim.permits < permits {
+                let (key, limit) = (state.name.clone(), Arc::clone(state.limits.text(place)));
+                self.said.push_back(Said::WouldRefuse { key, limit });
             }
         }
-        (permits > 0 && valid_for < Duration::MAX).then_some((claims, permits, valid_for))
+        (permits > 0).then_some((claims, permits, valid_for))
     }
 
     /// Takes back what will not be spent of a block.
@@ -130,9 +134,7 @@ impl<A> Gate<A> {
         let Some(state) = state.filter(|state| state.version == charge.version) else { return };
         let meters = state.meters.iter_mut().zip(state.limits.iter());
         for ((meter, limit), claim) in meters.zip(claims) {
-            if let Some(claim) = claim {
-                meter.give_back(now, &limit.kind, claim, unused);
-            }
+            meter.give_back(now, &limit.kind, claim, unused.min(claim.permits));
         }
         self.serve(now, charge.key);
     }

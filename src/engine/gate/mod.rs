@@ -66,7 +66,7 @@ pub(super) struct Gate<A> {
     patience: Duration,
     table: Table,
     waiters: Waiters<A>,
-    grants: Grants,
+    pub(super) grants: Grants,
     /// When each session was heard last.
     heard: Vec<Timestamp>,
     pub(super) timers: Timers,
@@ -157,7 +157,11 @@ impl<A> Gate<A> {
     /// Opens the first slot of a key now, as the seed's `Locker` does.
     pub(super) fn open(&mut self, now: Timestamp, key: Key<'_>) {
         // A key without limits is refused when it is asked for.
-        let _ = self.find_or_add(now, key);
+        let Ok(id) = self.find_or_add(now, key, &[]) else { return };
+        let Some(state) = self.table.get_mut(id) else { return };
+        for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
+            meter.open(now, &limit.kind);
+        }
     }
 
     /// Other rules from now on. Keys whose limits were set while the server runs keep them.
@@ -172,7 +176,8 @@ impl<A> Gate<A> {
             .flat_map(|waiter| waiter.parts.iter().map(|(key, _)| *key))
             .collect();
         for key in waiting {
-            self.refresh(now, key);
+            // Whoever waits for a key without limits is told by this.
+            let _ = self.refresh(now, key);
         }
     }
 
@@ -225,27 +230,36 @@ impl<A> Gate<A> {
 
     /// The keys of a demand, each of which is in use from now on.
     fn parts(&mut self, now: Timestamp, demand: &Demand<'_>) -> Result<Parts, Problem> {
-        let mut parts = SmallVec::with_capacity(demand.parts().len());
+        let mut parts = Parts::with_capacity(demand.parts().len());
         for (key, cost) in demand.parts() {
-            parts.push((self.find_or_add(now, *key)?, cost.permits()));
+            parts.push((self.find_or_add(now, *key, &parts)?, cost.permits()));
         }
         Ok(parts)
     }
 
-    fn find_or_add(&mut self, now: Timestamp, key: Key<'_>) -> Result<KeyId, Problem> {
+    /// The key, which is in use from now on. Those of `keep` are not forgotten to make room for it.
+    fn find_or_add(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        keep: &[(KeyId, u64)],
+    ) -> Result<KeyId, Problem> {
         if let Some(id) = self.table.find(key) {
-            self.refresh(now, id);
-            if self.table.get(id).is_some() {
-                return Ok(id);
-            }
+            return self.refresh(now, id).map(|()| id);
         }
         let limits = Arc::clone(self.limits_of(key)?);
-        self.add(now, key, limits)
+        self.add(now, key, limits, keep)
     }
 
-    fn add(&mut self, now: Timestamp, key: Key<'_>, limits: Arc<Limits>) -> Result<KeyId, Problem> {
-        let state = KeyState::new(now, key.as_str(), limits, self.rules_version);
-        self.table.add(now, state).ok_or_else(|| Problem {
+    fn add(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        limits: Arc<Limits>,
+        keep: &[(KeyId, u64)],
+    ) -> Result<KeyId, Problem> {
+        let state = KeyState::new(key.as_str(), limits, self.rules_version);
+        self.table.add(now, state, keep).ok_or_else(|| Problem {
             code: Code::BoundExceeded,
             message: format!(
                 "key {:?} is one too many: the server counts for as many keys as it may \

@@ -99,6 +99,19 @@ impl<A> Gate<A> {
         Some(waiter)
     }
 
+    /// Takes several waiters out of all queues, and none of them is served while the others go.
+    pub(in crate::engine) fn leave_together(
+        &mut self,
+        now: Timestamp,
+        ids: &[WaiterId],
+    ) -> Vec<Waiter<A>> {
+        let gone: Vec<_> = ids.iter().filter_map(|id| self.dequeue(*id)).collect();
+        for (key, _) in gone.iter().flat_map(|waiter| &waiter.parts) {
+            self.serve(now, *key);
+        }
+        gone
+    }
+
     /// Takes a waiter out of all queues.
     fn dequeue(&mut self, id: WaiterId) -> Option<Waiter<A>> {
         let waiter = self.waiters.remove(id)?;
@@ -116,8 +129,8 @@ impl<A> Gate<A> {
 
     /// The service ends: whoever waits is told, in order.
     pub(in crate::engine) fn close(&mut self, now: Timestamp) {
-        while let Some(first) = self.waiters.first() {
-            let Some(waiter) = self.dequeue(first) else { break };
+        let ids: Vec<_> = self.waiters.ids().collect();
+        for waiter in self.leave_together(now, &ids) {
             let verdict = self.verdict(now, &waiter.parts, false);
             let decision = self.refusal(now, &waiter.parts, &verdict);
             self.reply(waiter.asker, Reply::Decision(decision));
@@ -131,26 +144,25 @@ impl<A> Gate<A> {
             .and_then(|state| state.rest.as_ref())
             .map(|rest| rest.queue.iter().copied().collect())
             .unwrap_or_default();
-        for id in queue {
-            let Some(waiter) = self.waiters.get(id) else { continue };
-            if let Err(problem) = self.check(&waiter.parts, waiter.hold) {
-                self.refuse_waiter(now, id, problem);
-            }
+        let problem_of = |id: &WaiterId| {
+            let waiter = self.waiters.get(*id)?;
+            Some((*id, self.check(&waiter.parts, waiter.hold).err()?))
+        };
+        let (ids, problems): (Vec<_>, Vec<_>) = queue.iter().filter_map(problem_of).unzip();
+        for (waiter, problem) in self.leave_together(now, &ids).into_iter().zip(problems) {
+            self.reply(waiter.asker, Reply::Refuse(problem));
         }
         self.serve(now, key);
     }
 
-    fn refuse_waiter(&mut self, now: Timestamp, id: WaiterId, problem: Problem) {
-        if let Some(waiter) = self.leave(now, id) {
-            self.reply(waiter.asker, Reply::Refuse(problem));
-        }
-    }
-
     /// All who wait for a key that has no limits any more are told.
     pub(super) fn dissolve(&mut self, now: Timestamp, key: KeyId) {
-        while let Some(first) = self.first_of(key) {
+        let rest = self.table.get(key).and_then(|state| state.rest.as_ref());
+        let queue = rest.map(|rest| rest.queue.iter().copied().collect::<Vec<_>>());
+        for waiter in self.leave_together(now, &queue.unwrap_or_default()) {
             let message = "the key has no limits any more".to_owned();
-            self.refuse_waiter(now, first, Problem { code: Code::Config, message });
+            let problem = Problem { code: Code::Config, message };
+            self.reply(waiter.asker, Reply::Refuse(problem));
         }
     }
 

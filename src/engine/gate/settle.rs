@@ -36,7 +36,7 @@ impl<A> Gate<A> {
             );
             return Err(Problem { code: Code::Config, message });
         }
-        let charges = self.grants.remove(id).map(|grant| grant.charges).unwrap_or_default();
+        let charges = self.forget_grant(id).map(|grant| grant.charges).unwrap_or_default();
         for (charge, spent) in charges.iter().zip(spent) {
             self.take_back(now, charge, charge.cost.saturating_sub(*spent));
             self.overdraw(now, charge, spent.saturating_sub(charge.cost));
@@ -131,6 +131,14 @@ impl<A> Gate<A> {
 
     /// Forgets a grant; the permits of a lease can be held by others.
     pub(super) fn drop_grant(&mut self, now: Timestamp, id: GrantId) -> Option<Grant> {
+        let grant = self.forget_grant(id)?;
+        for charge in &grant.charges {
+            self.serve(now, charge.key);
+        }
+        Some(grant)
+    }
+
+    fn forget_grant(&mut self, id: GrantId) -> Option<Grant> {
         let grant = self.grants.remove(id)?;
         for charge in &grant.charges {
             let rest = self.table.get_mut(charge.key).and_then(|state| state.rest.as_mut());
@@ -142,11 +150,8 @@ impl<A> Gate<A> {
                     }
                 }
                 GrantKind::Block { .. } => rest.blocks = rest.blocks.saturating_sub(1),
-                GrantKind::Reservation => {}
+                GrantKind::Reservation => rest.reserved = rest.reserved.saturating_sub(1),
             }
-        }
-        for charge in &grant.charges {
-            self.serve(now, charge.key);
         }
         Some(grant)
     }

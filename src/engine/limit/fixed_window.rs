@@ -42,15 +42,22 @@ pub(in crate::engine) struct Slot {
 }
 
 impl Slot {
+    /// No slot: the first request opens one. None that is open ends at the origin of the clock.
+    pub(super) const CLOSED: Self = Self { used: 0, ends_at: Timestamp::ZERO };
+
     pub(super) fn new(now: Timestamp, rate: Rate) -> Self {
         Self { used: 0, ends_at: now + rate.in_seconds() }
     }
 
     /// Opens the next slot if this one has ended.
     fn move_on(&mut self, now: Timestamp, rate: Rate) {
-        if now > self.ends_at {
+        if self.is_over(now) {
             *self = Self::new(now, rate);
         }
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        now > self.ends_at || self.ends_at == Timestamp::ZERO
     }
 
     pub(super) fn earliest(&self, now: Timestamp, rate: Rate, ahead: u64, cost: u64) -> Timestamp {
@@ -59,7 +66,8 @@ impl Slot {
             return now;
         }
         // Whoever comes to it opens the next slot as soon as it may be opened.
-        let next_slot = self.ends_at.max(now).next();
+        let open_until = if self.is_over(now) { now + rate.in_seconds() } else { self.ends_at };
+        let next_slot = open_until.next();
         let behind = ahead.saturating_sub(left).saturating_add(cost) - 1;
         let slots_between = behind / rate.max_requests();
         let apart = rate.in_seconds() + Duration::from_nanos(1);
@@ -80,7 +88,7 @@ impl Slot {
     }
 
     pub(super) fn used(&self, now: Timestamp) -> u64 {
-        if now > self.ends_at { 0 } else { self.used }
+        if self.is_over(now) { 0 } else { self.used }
     }
 
     pub(super) fn remaining(&self, now: Timestamp, rate: Rate) -> u64 {
@@ -93,7 +101,7 @@ impl Slot {
 
     /// A slot that is over is as good as none. One that is open is not, even if nothing was taken.
     pub(super) fn is_idle(&self, now: Timestamp) -> bool {
-        now > self.ends_at
+        self.is_over(now)
     }
 
     pub(super) fn claim(&mut self, now: Timestamp, rate: Rate, wanted: u64) -> Claim {
@@ -105,8 +113,8 @@ impl Slot {
     /// The same slot under another rate: what was used stays, and so does the instant at which it
     /// opened.
     pub(super) fn adopt(self, now: Timestamp, old: Rate, rate: Rate) -> Self {
-        if now > self.ends_at {
-            return Self::new(now, rate);
+        if self.is_over(now) {
+            return Self::CLOSED;
         }
         let opened = self.ends_at.as_nanos().saturating_sub(nanos(old.in_seconds()));
         Self { used: self.used, ends_at: Timestamp::from_nanos(opened) + rate.in_seconds() }

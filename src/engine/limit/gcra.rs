@@ -13,9 +13,22 @@ use crate::time::Timestamp;
 /// Source: virtual scheduling, ITU-T I.371. Departs from it in that a request may cost several
 /// cells, and in that times are kept exactly: in units of a nanosecond by `max_requests`, in which
 /// a cell takes `in_seconds` whole nanoseconds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct Gcra {
     arrival: Fine,
+    /// Only few have given back something.
+    refunds: Option<Box<Refunds>>,
+}
+
+/// By how much charges have moved to earlier times, because others were taken back. Marks are
+/// times as they would be without.
+#[derive(Clone, Debug)]
+struct Refunds {
+    /// All of it, in nanoseconds.
+    moved: u64,
+    /// The lowest mark that was taken back. Charges with higher ones are taken to have moved by
+    /// all: never by too little, so that a refund is never too large.
+    from: u64,
 }
 
 /// An instant in units of a nanosecond divided by `max_requests`: high and low half, so that it
@@ -36,18 +49,19 @@ impl Fine {
 
 impl Gcra {
     /// What is not worked off at `now`, in fine units.
-    fn debt(self, now: Timestamp, rate: Rate) -> u128 {
+    fn debt(&self, now: Timestamp, rate: Rate) -> u128 {
         self.arrival.value().saturating_sub(fine(now, rate))
     }
 
     pub(super) fn earliest(
-        self,
+        &self,
         now: Timestamp,
         (rate, burst): (Rate, u64),
         ahead: u64,
         cost: u64,
     ) -> Timestamp {
-        let wanted = self.debt(now, rate) + cell(rate) * (u128::from(ahead) + u128::from(cost));
+        let cells = u128::from(ahead) + u128::from(cost);
+        let wanted = self.debt(now, rate).saturating_add(cell(rate).saturating_mul(cells));
         let over = wanted.saturating_sub(cell(rate) * u128::from(burst));
         let wait = over.div_ceil(u128::from(rate.max_requests()));
         now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
@@ -55,35 +69,53 @@ impl Gcra {
 
     pub(super) fn charge(&mut self, now: Timestamp, rate: Rate, cost: u64) -> u64 {
         let from = self.arrival.value().max(fine(now, rate));
-        self.arrival = Fine::new(from.saturating_add(cell(rate) * u128::from(cost)));
+        let cells = cell(rate).saturating_mul(u128::from(cost));
+        self.arrival = Fine::new(from.saturating_add(cells));
         self.mark(rate)
     }
 
-    /// The arrival time in whole nanoseconds: rounded down, so that a refund is never too large.
-    fn mark(self, rate: Rate) -> u64 {
-        u64::try_from(self.arrival.value() / u128::from(rate.max_requests())).unwrap_or(u64::MAX)
+    /// The arrival time in whole nanoseconds, had nothing been taken back: rounded down, so that a
+    /// refund is never too large.
+    fn mark(&self, rate: Rate) -> u64 {
+        let arrival = self.arrival.value() / u128::from(rate.max_requests());
+        let moved = self.refunds.as_ref().map_or(0, |refunds| refunds.moved);
+        u64::try_from(arrival).unwrap_or(u64::MAX).saturating_add(moved)
     }
 
     /// Gives back that part of a charge which has not been worked off: what came before it was
     /// worked off first.
     pub(super) fn refund(&mut self, now: Timestamp, rate: Rate, mark: u64, cost: u64) {
-        let left = fine(Timestamp::from_nanos(mark), rate).saturating_sub(fine(now, rate));
-        let back = left.min(cell(rate) * u128::from(cost));
+        let moved = self.refunds.as_ref().filter(|refunds| refunds.from <= mark);
+        let arrival = mark.saturating_sub(moved.map_or(0, |refunds| refunds.moved));
+        let left = if mark == self.mark(rate) {
+            // Nothing was charged since: to the fraction of a nanosecond.
+            self.debt(now, rate)
+        } else {
+            fine(Timestamp::from_nanos(arrival), rate).saturating_sub(fine(now, rate))
+        };
+        let back = left.min(cell(rate).saturating_mul(u128::from(cost)));
+        if back == 0 {
+            return;
+        }
         self.arrival = Fine::new(self.arrival.value().saturating_sub(back));
+        let nanos = back.div_ceil(u128::from(rate.max_requests()));
+        let refunds = self.refunds.get_or_insert_with(|| Refunds { moved: 0, from: mark }.into());
+        refunds.moved = refunds.moved.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX));
+        refunds.from = refunds.from.min(mark);
     }
 
-    pub(super) fn remaining(self, now: Timestamp, (rate, burst): (Rate, u64)) -> u64 {
+    pub(super) fn remaining(&self, now: Timestamp, (rate, burst): (Rate, u64)) -> u64 {
         let free = (cell(rate) * u128::from(burst)).saturating_sub(self.debt(now, rate));
         u64::try_from(free / cell(rate)).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn reset_at(self, now: Timestamp, rate: Rate) -> Timestamp {
+    pub(super) fn reset_at(&self, now: Timestamp, rate: Rate) -> Timestamp {
         let wait = self.debt(now, rate).div_ceil(u128::from(rate.max_requests()));
         now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
     }
 
     /// How many permits are not worked off, the last one whole.
-    pub(super) fn used(self, now: Timestamp, rate: Rate) -> u64 {
+    pub(super) fn used(&self, now: Timestamp, rate: Rate) -> u64 {
         u64::try_from(self.debt(now, rate).div_ceil(cell(rate))).unwrap_or(u64::MAX)
     }
 
@@ -99,19 +131,30 @@ impl Gcra {
         let quarter = Duration::from_nanos(u64::try_from(quarter).unwrap_or(u64::MAX));
         let valid_for = quarter.min(rate.in_seconds() / 10);
         let last_use = fine(now + drifted(valid_for), rate);
-        let from = self.arrival.value().max(last_use);
-        let full = fine(now, rate) + cell(rate) * u128::from(burst);
-        let room = full.saturating_sub(from) / cell(rate);
-        let permits = wanted.min(u64::try_from(room).unwrap_or(u64::MAX));
+        let permits = wanted.min(self.remaining(now, (rate, burst)));
         if permits > 0 {
-            self.arrival = Fine::new(from + cell(rate) * u128::from(permits));
+            let from = self.arrival.value().max(last_use);
+            self.arrival = Fine::new(from.saturating_add(cell(rate) * u128::from(permits)));
         }
         Claim { permits, valid_for, mark: self.mark(rate) }
     }
 
-    /// What is not worked off, under another rate.
+    /// A debt of so many permits.
     pub(super) fn of_usage(now: Timestamp, rate: Rate, used: u64) -> Self {
-        Self { arrival: Fine::new(fine(now, rate) + cell(rate) * u128::from(used)) }
+        let debt = cell(rate).saturating_mul(u128::from(used));
+        Self::of_debt(now, rate, debt)
+    }
+
+    /// What is not worked off, under another rate: as many permits, and the same part of one.
+    pub(super) fn adopt(&self, now: Timestamp, old: Rate, rate: Rate) -> Self {
+        let debt = self.debt(now, old);
+        let (whole, part) = (debt / cell(old), debt % cell(old));
+        let part = (part * cell(rate)).div_ceil(cell(old));
+        Self::of_debt(now, rate, whole.saturating_mul(cell(rate)).saturating_add(part))
+    }
+
+    fn of_debt(now: Timestamp, rate: Rate, debt: u128) -> Self {
+        Self { arrival: Fine::new(fine(now, rate).saturating_add(debt)), refunds: None }
     }
 }
 

@@ -29,13 +29,20 @@ pub(in crate::engine) struct Claim {
 }
 
 impl Meter {
-    /// A meter of which nothing is used; a slot opens at `now`.
-    pub(in crate::engine) fn new(now: Timestamp, kind: &Kind) -> Self {
+    /// A meter of which nothing is used; the first request opens a slot.
+    pub(in crate::engine) fn new(kind: &Kind) -> Self {
         match kind {
-            Kind::FixedWindow(rate) => Self::FixedWindow(Slot::new(now, *rate)),
+            Kind::FixedWindow(_) => Self::FixedWindow(Slot::CLOSED),
             Kind::SlidingWindow(_) => Self::SlidingWindow(Box::default()),
             Kind::Gcra(..) => Self::Gcra(Gcra::default()),
             Kind::Concurrency(_) => Self::Concurrency,
+        }
+    }
+
+    /// Opens a slot at `now`, with no request.
+    pub(in crate::engine) fn open(&mut self, now: Timestamp, kind: &Kind) {
+        if let (Self::FixedWindow(slot), Kind::FixedWindow(rate)) = (self, kind) {
+            *slot = Slot::new(now, *rate);
         }
     }
 
@@ -112,22 +119,21 @@ impl Meter {
         }
     }
 
-    /// Lends up to `wanted` permits; `None` if there are none, or the limit cannot lend.
+    /// Lends up to `wanted` permits; `None` if the limit cannot lend.
     pub(in crate::engine) fn claim(
         &mut self,
         now: Timestamp,
         kind: &Kind,
         wanted: u64,
     ) -> Option<Claim> {
-        let claim = match (self, kind) {
+        Some(match (self, kind) {
             (Self::FixedWindow(slot), Kind::FixedWindow(rate)) => slot.claim(now, *rate, wanted),
             (Self::SlidingWindow(log), Kind::SlidingWindow(rate)) => log.claim(now, *rate, wanted),
             (Self::Gcra(gcra), Kind::Gcra(rate, burst)) => {
                 gcra.claim(now, (*rate, burst.get()), wanted)
             }
             _ => return None,
-        };
-        (claim.permits > 0).then_some(claim)
+        })
     }
 
     /// Takes back permits of a claim that will not be spent, as far as they still count.
@@ -147,7 +153,7 @@ impl Meter {
     /// A meter for a limit that takes the place of another one: what was used stays used, counted
     /// from now on where the kinds differ.
     pub(in crate::engine) fn adopt(now: Timestamp, old: (&Self, &Kind), kind: &Kind) -> Self {
-        let fresh = Self::new(now, kind);
+        let fresh = Self::new(kind);
         let (Some(old_rate), Some(rate)) = (rate_of(old.1), rate_of(kind)) else { return fresh };
         match (old.0, fresh) {
             (Self::FixedWindow(slot), Self::FixedWindow(_)) => {
@@ -156,6 +162,7 @@ impl Meter {
             (Self::SlidingWindow(log), Self::SlidingWindow(_)) => {
                 Self::SlidingWindow(Box::new(log.adopt(now, old_rate, rate)))
             }
+            (Self::Gcra(gcra), Self::Gcra(_)) => Self::Gcra(gcra.adopt(now, old_rate, rate)),
             (meter, Self::Gcra(_)) => {
                 Self::Gcra(Gcra::of_usage(now, rate, meter.used(now, old_rate)))
             }

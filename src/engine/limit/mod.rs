@@ -92,14 +92,12 @@ impl Limit {
 }
 
 fn bounded(argument: &'static str, permits: i128) -> Result<u64, Error> {
-    match u64::try_from(permits) {
-        Ok(permits @ 1..=Rate::MAX_REQUESTS_MAX) => Ok(permits),
-        _ => {
-            let bound = Rate::MAX_REQUESTS_MAX;
-            let problem = format!("must be from 1 to {bound}, not {permits}");
-            Err(Error::Config { argument, problem })
-        }
+    if let Ok(permits @ 1..=Rate::MAX_REQUESTS_MAX) = u64::try_from(permits) {
+        return Ok(permits);
     }
+    let bound = Rate::MAX_REQUESTS_MAX;
+    let problem = format!("must be from 1 to {bound}, not {permits}");
+    Err(Error::Config { argument, problem })
 }
 
 /// A length of time that is over on this clock when it is over on the clock of a client for

@@ -90,22 +90,23 @@ impl SlidingLog {
     pub(super) fn charge(&mut self, now: Timestamp, rate: Rate, cost: u64) -> u64 {
         self.expire(now);
         let until = now + rate.in_seconds();
-        self.used = self.used.saturating_add(cost);
+        // What is used is the sum of all entries, whatever was overdrawn.
+        let cost = cost.min(u64::MAX - self.used);
+        self.used += cost;
         let together = if rate.max_requests() > LOG_MAX {
             rate.in_seconds() / u32::try_from(LOG_MAX).unwrap_or(u32::MAX)
         } else {
             Duration::ZERO
         };
-        let near = self.newest_begun.is_some_and(|begun| now.since(begun) <= together);
-        match self.grants.back_mut().filter(|_| near) {
-            Some(newest) => {
-                newest.permits = newest.permits.saturating_add(cost);
-                newest.until = newest.until.max(until);
-            }
-            None => {
-                self.grants.push_back(Entry { until, permits: cost });
-                self.newest_begun = Some(now);
-            }
+        let begun = self.newest_begun.filter(|begun| now.since(*begun) <= together);
+        // The newest may have been taken back: then the last entry is an older one.
+        let near = |last: &&mut Entry| begun.is_some_and(|at| at + rate.in_seconds() <= last.until);
+        if let Some(newest) = self.grants.back_mut().filter(near) {
+            newest.permits += cost;
+            newest.until = newest.until.max(until);
+        } else {
+            self.grants.push_back(Entry { until, permits: cost });
+            self.newest_begun = Some(now);
         }
         until.as_nanos()
     }
@@ -130,9 +131,11 @@ impl SlidingLog {
         let permits = wanted.min(self.remaining(now, rate));
         let valid_for = rate.in_seconds() / BLOCK_PART;
         let until = now + drifted(valid_for + rate.in_seconds());
-        if permits > 0 {
-            self.used = self.used.saturating_add(permits);
-            self.lent.push_back(Entry { until, permits });
+        self.used += permits;
+        match self.lent.back_mut().filter(|last| last.until == until) {
+            Some(last) => last.permits += permits,
+            None if permits > 0 => self.lent.push_back(Entry { until, permits }),
+            None => {}
         }
         Claim { permits, valid_for, mark: until.as_nanos() }
     }
@@ -162,7 +165,8 @@ impl SlidingLog {
 /// Takes permits out of the entry that counts until `mark`, or into which it was merged. How many.
 fn take_out(now: Timestamp, log: &mut VecDeque<Entry>, mark: u64, permits: u64) -> u64 {
     let mark = Timestamp::from_nanos(mark);
-    if mark < now {
+    // Whatever is charged counts until an instant behind the origin of the clock.
+    if mark < now || mark == Timestamp::ZERO {
         return 0;
     }
     let place = log.partition_point(|entry| entry.until < mark);

@@ -5,33 +5,29 @@
 //! requests wait at a server, or leases are held there, beats tell it that the client lives; their
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
+mod question;
+mod talk;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
+use crate::conversation::question::Question;
+use crate::conversation::talk::{Lease, Talk, shortened};
 use crate::engine::{
     ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
 use crate::wire::reply::{Replies, ServerItem};
-use crate::wire::request::{
-    Hello, encode_beat, encode_bye, encode_cancel, encode_hello, encode_request,
-};
+use crate::wire::request::{encode_bye, encode_cancel, encode_request};
 use crate::wire::seed::{self, BYTES_MAX};
-use crate::wire::{Frames, ITEMS_MAX, VERSION};
+use crate::wire::{Frames, ITEMS_MAX};
 
 /// How often a client that waits for something at a server says that it lives.
 const BEAT_INTERVAL: Duration = WAITER_SILENCE_MAX.checked_div(4).unwrap();
 
 /// After so many requests the server is told which answers it may forget.
 const FLOOR_INTERVAL: u32 = 64;
-
-/// How much longer than its caller wanted a request waits for the answer of the server in whose queue
-/// it is: that one knows the limit that said no.
-const LAST_WORD: Duration = Duration::from_millis(250);
-
-/// How many beats may be unanswered; of older ones the answer is of no use.
-const BEATS_MAX: usize = 32;
 
 /// A message is sent when it has so many bytes, that another item fits for certain.
 const FULL: usize = BYTES_MAX - 8192;
@@ -69,46 +65,6 @@ pub enum Outcome {
     Late,
     /// The time of the caller ran out, and no server had said anything about the request.
     Silence,
-}
-
-/// A lease as its holder sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lease {
-    ttl: Duration,
-    /// Until then it is safe, whatever becomes of the messages under way.
-    valid_until: Timestamp,
-}
-
-#[derive(Debug)]
-struct Question {
-    /// What is asked in our protocol; none for the seed's.
-    item: Option<Vec<u8>>,
-    ttl: Option<Duration>,
-    /// How long the server is asked to let it wait.
-    wait: Option<Duration>,
-    deadline: Option<Timestamp>,
-    sent_at: Timestamp,
-    queued_on: Option<LinkId>,
-}
-
-/// What is said on one link.
-#[derive(Debug, Default)]
-struct Talk {
-    is_up: bool,
-    hello_said: bool,
-    /// The number of the server's run, and which version it speaks.
-    server: Option<u64>,
-    body: Vec<u8>,
-    items: usize,
-    requests_since_beat: u32,
-    /// The beats that were not answered yet, and when they were sent.
-    beats: VecDeque<(u64, Timestamp)>,
-    /// The instant up to which the server has heard us for certain.
-    heard_at: Timestamp,
-    leases: BTreeMap<GrantId, Lease>,
-    /// How many requests wait at this server.
-    waiting: usize,
-    next_beat: Option<Timestamp>,
 }
 
 /// Everything that is under way between a client and its servers.
@@ -213,8 +169,8 @@ impl Conversation {
     }
 
     /// Takes in what happened at `now`.
-    pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
-        match input {
+    pub fn handle(&mut self, now: Timestamp, input: &Input<'_>) {
+        match *input {
             Input::Up(link) => {
                 self.talks[link.0].connect();
                 self.asking.handle(now, asking::Input::Up(link));
@@ -397,8 +353,8 @@ impl Conversation {
                 Ok(ServerItem::Welcome { server, .. }) => self.talks[link.0].welcome(server),
                 Ok(ServerItem::Heard { number }) => self.talks[link.0].heard(number),
                 Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),
-                Ok(ServerItem::Problem(problem)) => self.take_problem(now, link, problem),
-                Err(problem) => return self.take_problem(now, link, problem),
+                Ok(ServerItem::Problem(problem)) => self.take_problem(now, link, &problem),
+                Err(problem) => return self.take_problem(now, link, &problem),
             }
         }
     }
@@ -457,7 +413,7 @@ impl Conversation {
     }
 
     /// Something is wrong between the server and us, not with one request.
-    fn take_problem(&mut self, now: Timestamp, link: LinkId, problem: Problem) {
+    fn take_problem(&mut self, now: Timestamp, link: LinkId, problem: &Problem) {
         if problem.code == Code::UnknownSession {
             // It has forgotten us, and all that it had granted: from the start.
             let talk = &mut self.talks[link.0];
@@ -523,107 +479,6 @@ impl Conversation {
         }
         Some(question)
     }
-}
-
-impl Question {
-    /// Puts the deadline off once, if the server in whose queue it is will answer by then: the
-    /// deadline before, and the one from now on.
-    fn wait_for_last_word(&mut self) -> Option<(Timestamp, Timestamp)> {
-        let (wait, deadline) = (self.wait.take()?, self.deadline?);
-        if self.sent_at + wait > deadline + LAST_WORD / 2 {
-            return None;
-        }
-        let later = deadline + LAST_WORD;
-        self.deadline = Some(later);
-        Some((deadline, later))
-    }
-}
-
-impl Talk {
-    fn connect(&mut self) {
-        (self.is_up, self.hello_said) = (true, false);
-    }
-
-    fn disconnect(&mut self) {
-        (self.is_up, self.hello_said) = (false, false);
-        self.body.clear();
-        (self.items, self.requests_since_beat) = (0, 0);
-        self.beats.clear();
-    }
-
-    fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        encode(&mut self.body);
-        self.items += 1;
-    }
-
-    /// Says hello if it was not said on this connection.
-    fn hello(&mut self, session: SessionName, me: &ClientInfo) {
-        if !self.hello_said {
-            self.hello_said = true;
-            let hello =
-                Hello { version: VERSION, session, name: &me.name, host: &me.host, pid: me.pid };
-            self.write(|body| encode_hello(body, &hello));
-        }
-    }
-
-    fn beat(&mut self, now: Timestamp, number: u64, floor: RequestId) {
-        self.requests_since_beat = 0;
-        if self.beats.len() == BEATS_MAX {
-            self.beats.pop_front();
-        }
-        self.beats.push_back((number, now));
-        self.write(|body| encode_beat(body, number, floor));
-    }
-
-    /// A run of the server that is not the one we knew has forgotten what that one granted.
-    fn welcome(&mut self, server: u64) {
-        if self.server.is_some_and(|known| known != server) {
-            self.leases.clear();
-        }
-        self.server = Some(server);
-    }
-
-    fn heard(&mut self, number: u64) {
-        while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
-        {
-            self.beats.pop_front();
-            if beat == number {
-                self.heard_at = self.heard_at.max(sent_at);
-            }
-        }
-    }
-
-    /// How often the server has to hear of us.
-    fn interval(&self) -> Option<Duration> {
-        let lease = self.leases.values().map(|lease| lease.ttl / 3).min();
-        let wait = (self.waiting > 0).then_some(BEAT_INTERVAL);
-        lease.into_iter().chain(wait).min()
-    }
-
-    fn schedule_beat(&mut self) {
-        if self.interval().is_none() {
-            self.next_beat = None;
-        }
-    }
-
-    fn schedule_beat_from(&mut self, now: Timestamp) {
-        if let Some(interval) = self.interval() {
-            let due = now + interval;
-            self.next_beat = Some(self.next_beat.map_or(due, |next| next.min(due)));
-        }
-    }
-}
-
-impl Lease {
-    fn valid_until(&self, talk: &Talk) -> Timestamp {
-        self.valid_until.max(talk.heard_at + shortened(self.ttl))
-    }
-}
-
-/// How long a lease is safe, counted from the sending of the message that keeps it: clocks may
-/// differ in rate by 0.2 %.
-fn shortened(ttl: Duration) -> Duration {
-    ttl - ttl * 4 / 1000
 }
 
 /// The number and the body of an answer of the seed's protocol.

@@ -1,0 +1,37 @@
+//! A request that is under way, and how long its caller waits.
+
+use std::time::Duration;
+
+use crate::asking::LinkId;
+use crate::time::Timestamp;
+
+/// How much longer than its caller wanted a request waits, at most, for the answer of the server in
+/// whose queue it is: that one knows the limit that said no.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
+/// A request that is under way, as its caller left it.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// What is asked in our protocol; none for the seed's.
+    pub(super) item: Option<Vec<u8>>,
+    pub(super) ttl: Option<Duration>,
+    /// How long the server is asked to let it wait.
+    pub(super) wait: Option<Duration>,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) sent_at: Timestamp,
+    pub(super) queued_on: Option<LinkId>,
+}
+
+impl Question {
+    /// Puts the deadline off once, if the server in whose queue it is will answer by then: the
+    /// deadline before, and the one from now on.
+    pub(super) fn wait_for_last_word(&mut self) -> Option<(Timestamp, Timestamp)> {
+        let (wait, deadline) = (self.wait.take()?, self.deadline?);
+        if self.sent_at + wait > deadline + LAST_WORD / 2 {
+            return None;
+        }
+        let later = deadline + LAST_WORD;
+        self.deadline = Some(later);
+        Some((deadline, later))
+    }
+}

@@ -1,0 +1,128 @@
+//! What is said on one link, and how long what is held there is safe.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::conversation::BEAT_INTERVAL;
+use crate::engine::{ClientInfo, GrantId, RequestId, SessionName};
+use crate::time::Timestamp;
+use crate::wire::VERSION;
+use crate::wire::request::{Hello, encode_beat, encode_hello};
+
+/// How many beats may be unanswered; of older ones the answer is of no use.
+const BEATS_MAX: usize = 32;
+
+/// A lease as its holder sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) ttl: Duration,
+    /// Until then it is safe, whatever becomes of the messages under way.
+    pub(super) valid_until: Timestamp,
+}
+
+/// What is said on one link.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    pub(super) is_up: bool,
+    pub(super) hello_said: bool,
+    /// The number of the server's run, and which version it speaks.
+    pub(super) server: Option<u64>,
+    pub(super) body: Vec<u8>,
+    pub(super) items: usize,
+    pub(super) requests_since_beat: u32,
+    /// The beats that were not answered yet, and when they were sent.
+    pub(super) beats: VecDeque<(u64, Timestamp)>,
+    /// The instant up to which the server has heard us for certain.
+    pub(super) heard_at: Timestamp,
+    pub(super) leases: BTreeMap<GrantId, Lease>,
+    /// How many requests wait at this server.
+    pub(super) waiting: usize,
+    pub(super) next_beat: Option<Timestamp>,
+}
+
+impl Talk {
+    pub(super) fn connect(&mut self) {
+        (self.is_up, self.hello_said) = (true, false);
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        (self.is_up, self.hello_said) = (false, false);
+        self.body.clear();
+        (self.items, self.requests_since_beat) = (0, 0);
+        self.beats.clear();
+    }
+
+    pub(super) fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(&mut self.body);
+        self.items += 1;
+    }
+
+    /// Says hello if it was not said on this connection.
+    pub(super) fn hello(&mut self, session: SessionName, me: &ClientInfo) {
+        if !self.hello_said {
+            self.hello_said = true;
+            let hello =
+                Hello { version: VERSION, session, name: &me.name, host: &me.host, pid: me.pid };
+            self.write(|body| encode_hello(body, &hello));
+        }
+    }
+
+    pub(super) fn beat(&mut self, now: Timestamp, number: u64, floor: RequestId) {
+        self.requests_since_beat = 0;
+        if self.beats.len() == BEATS_MAX {
+            self.beats.pop_front();
+        }
+        self.beats.push_back((number, now));
+        self.write(|body| encode_beat(body, number, floor));
+    }
+
+    /// A run of the server that is not the one we knew has forgotten what that one granted.
+    pub(super) fn welcome(&mut self, server: u64) {
+        if self.server.is_some_and(|known| known != server) {
+            self.leases.clear();
+        }
+        self.server = Some(server);
+    }
+
+    pub(super) fn heard(&mut self, number: u64) {
+        while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
+        {
+            self.beats.pop_front();
+            if beat == number {
+                self.heard_at = self.heard_at.max(sent_at);
+            }
+        }
+    }
+
+    /// How often the server has to hear of us.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        let lease = self.leases.values().map(|lease| lease.ttl / 3).min();
+        let wait = (self.waiting > 0).then_some(BEAT_INTERVAL);
+        lease.into_iter().chain(wait).min()
+    }
+
+    pub(super) fn schedule_beat(&mut self) {
+        if self.interval().is_none() {
+            self.next_beat = None;
+        }
+    }
+
+    pub(super) fn schedule_beat_from(&mut self, now: Timestamp) {
+        if let Some(interval) = self.interval() {
+            let due = now + interval;
+            self.next_beat = Some(self.next_beat.map_or(due, |next| next.min(due)));
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn valid_until(&self, talk: &Talk) -> Timestamp {
+        self.valid_until.max(talk.heard_at + shortened(self.ttl))
+    }
+}
+
+/// How long a lease is safe, counted from the sending of the message that keeps it: clocks may
+/// differ in rate by 0.2 %.
+pub(super) fn shortened(ttl: Duration) -> Duration {
+    ttl.saturating_sub(ttl * 4 / 1000)
+}
