@@ -165,6 +165,8 @@ class LockerClient:
     The arguments are those of `zmqlocker.LockerClient`.
     """
 
+    _on_timer: Callable[[], None]
+
     def __init__(
         self,
         url: str | list[str] | tuple[str, ...] = "tcp://localhost:7777",
@@ -184,7 +186,6 @@ class LockerClient:
         self._descriptor = -1
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._on_timer: Callable[[], None] = self._collect
         self._closed = False
 
     async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:
@@ -201,8 +202,11 @@ class LockerClient:
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and do not wait for them."""
-        start = self._core.acquire
-        decision: Decision = await self._ask(start, False, key, cost, timeout, on_failure)
+
+        def start(future: asyncio.Future[Any]) -> int:
+            return self._core.acquire(future, False, key, cost, timeout, on_failure)  # noqa: FBT003
+
+        decision: Decision = await self._ask(start)
         return decision
 
     async def try_acquire_many(
@@ -351,7 +355,7 @@ class LockerClient:
         while True:
             try:
                 return await self._ask(start, left)
-            except Forgotten:
+            except Forgotten:  # noqa: PERF203
                 left = None if deadline is None else max(deadline - loop.time(), 1e-9)
 
     async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
@@ -368,7 +372,7 @@ class LockerClient:
             loop.call_soon(self._flush)
         try:
             return await future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             if not self._closed:
                 self._core.decline(request)
             raise

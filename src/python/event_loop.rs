@@ -24,7 +24,6 @@ use crate::python::held::Held;
 use crate::python::limit::limits;
 use crate::python::locker::word;
 use crate::time::{Clock, Timestamp};
-use crate::wire::seed;
 
 /// Asks on behalf of an event loop. Each request gets a future; `collect()` sends what was asked,
 /// and resolves the futures whose answers have come. `fileno()` is readable when there is something
@@ -88,9 +87,8 @@ impl EventLoopClient {
         outcome: Outcome,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = self.client();
-        if let (Asked::Seed, Outcome::Seed(_, body)) = (&waiting.asked, &outcome)
-            && let Some(answer) = seed::parse_answer(body)
-        {
+        if matches!(waiting.asked, Asked::Seed) {
+            let answer = client.judge_seed(waiting.timeout, outcome)?;
             return Ok(word(py, answer).clone().into_any());
         }
         let request = match &waiting.asked {
