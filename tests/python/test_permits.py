@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> Iterator[LockerServer]:
-    limits = {"gpu": "2 at once", "one": "1 at once", "hour": "10/h", "tpm": "1000/h"}
-    both = {"both": ["1 at once", "3/h"], **limits}
-    with LockerServer(limits=dict(both), url="tcp://127.0.0.1:*", block=False) as server:
+    limits: Any = {
+        "gpu": "2 at once",
+        "one": "1 at once",
+        "both": ["1 at once", "3/h"],
+        "hour": "10/h",
+        "tpm": "1000/h",
+    }
+    with LockerServer(limits=limits, url="tcp://127.0.0.1:*", block=False) as server:
         yield server
 
 
