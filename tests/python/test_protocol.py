@@ -239,8 +239,6 @@ def test_an_item_that_is_no_request_is_refused_and_the_next_is_read(
 @pytest.mark.parametrize(
     "garbage",
     [
-        msgpack.packb([SPEND, 2, 0, "hour"])[:-1],
-        b"\x94",
         b"\xdd\xff\xff\xff\xff",
         b"\xc1",
         b"\x00",
@@ -264,6 +262,16 @@ def test_what_stands_behind_garbage_is_not_read(
     assert server.stats()["bad_messages"] == 1
     raw.say([PEEK, 4, "hour"])
     assert raw.hear()[:4] == [DECISION, 4, True, 3]
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_message_that_ends_within_an_item_is_served_up_to_it(raw: Raw, cut: int) -> None:
+    raw.hello()
+    raw.socket.send(GOOD + msgpack.packb([SPEND, 2, 0, "hour"])[:-cut])
+    assert raw.hear()[:4] == [DECISION, 1, True, 3]
+    assert raw.hear()[:3] == [REFUSE, None, PROTOCOL]
+    raw.say([PEEK, 3, "hour"])
+    assert raw.hear()[:4] == [DECISION, 3, True, 3]
 
 
 def test_messages_are_bounded(
