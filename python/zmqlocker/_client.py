@@ -40,6 +40,7 @@ class Permit(_Lease):
 
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
+        self._must_be_free()
         self._held = self._client._hold(*self._wanted, **self._options)
         return self
 
@@ -58,14 +59,13 @@ class Reservation(_Reservation):
 
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
+        self._must_be_free()
         self._held = self._client._hold(*self._wanted, **self._options)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Spend what was reserved, if nothing else was said."""
-        held = self._now()
-        if not held.given_back:
-            self._client._give_back(held, self._all())
+        """Spend what was reserved, if nothing else was said. Waits for nothing."""
+        self._now().spend()
 
     def commit(self, spent: int | Mapping[str, int]) -> None:
         """Say how much was spent: the rest goes back, what is beyond is counted.

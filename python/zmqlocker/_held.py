@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from zmqlocker._exceptions import ConfigError, NotHeld
+from zmqlocker._exceptions import ConfigError, LockerError, NotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from zmqlocker._zmqlocker import Decision, Held
 
 _LOG = logging.getLogger("zmqlocker")
+
+#: As much as a request may cost.
+_SPENT_MAX = 10**12
 
 
 class _Holding:
@@ -24,6 +27,11 @@ class _Holding:
     def decision(self) -> Decision:
         """The decision by which it was granted."""
         return self._now().decision
+
+    def _must_be_free(self) -> None:
+        if self._held is not None and not self._held.given_back:
+            message = "the block is entered already: make another one"
+            raise LockerError(message)
 
     def _now(self) -> Held:
         if self._held is None:
@@ -59,20 +67,15 @@ class _Reservation(_Holding):
     def _spend(self, spent: int | Mapping[str, int]) -> list[int]:
         """What was spent of each key, in the order of the reservation."""
         parts = self._now().parts
-        if not isinstance(spent, int):
-            by_key = dict(spent)
-        elif len(parts) == 1:
+        if isinstance(spent, int):
+            if len(parts) > 1:
+                message = "spent must be a dict that says how much of each key was spent"
+                raise ConfigError(message)
             by_key = {parts[0][0]: spent}
         else:
-            message = "spent must be a dict that says how much of each key was spent"
-            raise ConfigError(message)
+            by_key = dict(spent)
         unknown = by_key.keys() - {key for key, _ in parts}
-        if unknown or any(permits < 0 for permits in by_key.values()):
-            message = f"spent must be 0 or more of the keys that were reserved, not {by_key}"
+        if unknown or not all(0 <= permits <= _SPENT_MAX for permits in by_key.values()):
+            message = f"spent must be from 0 to {_SPENT_MAX}, of keys that were reserved: {by_key}"
             raise ConfigError(message)
         return [by_key.get(key, cost) for key, cost in parts]
-
-    def _all(self) -> list[int]:
-        return [cost for _, cost in self._now().parts]
-
-

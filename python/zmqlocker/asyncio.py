@@ -51,6 +51,7 @@ class Permit(_Lease):
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
+        self._must_be_free()
         self._held = await self._client._hold(self._wanted, self._options)
         return self
 
@@ -69,14 +70,13 @@ class Reservation(_Reservation):
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
+        self._must_be_free()
         self._held = await self._client._hold(self._wanted, self._options)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         """Spend what was reserved, if nothing else was said. Waits for nothing."""
-        held = self._now()
-        if not held.given_back:
-            held.spend()
+        self._now().spend()
 
     async def commit(self, spent: int | Mapping[str, int]) -> None:
         """Say how much was spent: the rest goes back, what is beyond is counted.
@@ -165,7 +165,7 @@ class LockerClient:
     The arguments are those of `zmqlocker.LockerClient`.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         url: str | list[str] | tuple[str, ...] = "tcp://localhost:7777",
         *,
@@ -184,6 +184,7 @@ class LockerClient:
         self._descriptor = -1
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._on_timer: Callable[[], None] = self._collect
         self._closed = False
 
     async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:
@@ -354,9 +355,12 @@ class LockerClient:
                 left = None if deadline is None else max(deadline - loop.time(), 1e-9)
 
     async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
-        loop = self._loop
-        if loop is None:
-            loop = self._attach()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._attach(loop)
+        elif loop is not self._loop:
+            message = "the client belongs to another event loop: make one in each"
+            raise RuntimeError(message)
         future: asyncio.Future[Any] = loop.create_future()
         request = start(future, *arguments)
         if not self._flush_is_due:
@@ -369,20 +373,26 @@ class LockerClient:
                 self._core.decline(request)
             raise
 
-    def _attach(self) -> asyncio.AbstractEventLoop:
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the running event loop watch the sockets."""
-        self._loop = asyncio.get_running_loop()
         self._descriptor = self._core.fileno()
         # The loop does not keep the client alive.
         this = weakref.ref(self)
 
-        def readable() -> None:
+        def collect() -> None:
             client = this()
             if client:
                 client._collect()
 
-        self._loop.add_reader(self._descriptor, readable)
-        return self._loop
+        def collect_in_time() -> None:
+            client = this()
+            if client:
+                client._timer = None
+                client._collect()
+
+        self._on_timer = collect_in_time
+        loop.add_reader(self._descriptor, collect)
+        self._loop = loop
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -399,11 +409,7 @@ class LockerClient:
         if due is None:
             return
         at = self._loop.time() + due
-        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
+        if self._timer is None or at < self._timer.when():
             if self._timer:
                 self._timer.cancel()
             self._timer = self._loop.call_at(at, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._collect()

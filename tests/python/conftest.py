@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 
 #: How long a test waits for what must happen, in seconds: far beyond any honest delay.
 PATIENCE = 30.0
+
+
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """For what has no event: it is looked at until it is so."""
+    until = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 IGNORED = "ignore:This process:DeprecationWarning"
@@ -117,6 +129,30 @@ def serve(script: Callable[..., Script]) -> Callable[..., tuple[Script, str]]:
         max_requests: int = 1_000_000, in_seconds: float = 60.0, url: str = "tcp://127.0.0.1:*"
     ) -> tuple[Script, str]:
         server = script(SERVER, url, str(max_requests), str(in_seconds))
+        return server, server.line()
+
+    return start
+
+
+#: Serves limits that are told as JSON until it is told a line, in the background.
+LIMITS_SERVER = """
+    import json, sys
+    from zmqlocker import LockerServer
+    url, limits = sys.argv[1], json.loads(sys.argv[2])
+    with LockerServer(limits=limits, url=url, block=False) as server:
+        print(server.url)
+        sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def serve_limits(script: Callable[..., Script]) -> Callable[..., tuple[Script, str]]:
+    """Start a server of limits in a process of its own; the process and its URL."""
+
+    def start(
+        limits: dict[str, str | list[str]], url: str = "tcp://127.0.0.1:*"
+    ) -> tuple[Script, str]:
+        server = script(LIMITS_SERVER, url, json.dumps(limits))
         return server, server.line()
 
     return start
