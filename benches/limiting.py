@@ -61,7 +61,7 @@ class Verdict:
 
     def __str__(self) -> str:
         """Give a line of the table."""
-        relation, bound, *_ = [*self.target.split(), "0"]
+        relation, bound, *_ = [*self.target.split(), "", "0"]
         holds = {">=": operator.ge, "<=": operator.le, "<": operator.lt}.get(relation)
         verdict = "-" if holds is None else "yes" if holds(self.figure, float(bound)) else "NO"
         return f"{self.part:11} {self.what:46} {self.figure:13,.1f}   {self.target:13} {verdict}"
@@ -216,7 +216,7 @@ def memory() -> Iterator[Verdict]:
             run("fill", server.url, 1000)
             before = server.memory()
             assert run("fill", server.url, KEYS) == KEYS
-            assert server.stats()["keys"] == KEYS, server.stats()
+            assert server.stats()["keys"] >= KEYS, "keys were forgotten"
             rounds.add("a fixed window", (server.memory() - before) / KEYS)
     rounds.show()
     yield Verdict("memory", "bytes for a key", rounds.median("a fixed window"), "<= 200 bytes")
