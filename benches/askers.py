@@ -218,6 +218,25 @@ async def wake(url: str, waiters: str, count: str) -> list[float]:
     return trips[int(waiters) : int(count)]
 
 
+def machine(count: str) -> list[float]:
+    """Microseconds until another process has heard of something through a pipe and answered."""
+    there, back = os.pipe(), os.pipe()
+    trips = []
+    if os.fork() == 0:
+        # Without a writer there is an end to what can be read.
+        os.close(there[1])
+        while os.read(there[0], 1):
+            os.write(back[1], b".")
+        os._exit(0)
+    for _ in range(int(count)):
+        time.sleep(0.001)
+        start = time.perf_counter_ns()
+        os.write(there[1], b".")
+        os.read(back[0], 1)
+        trips.append((time.perf_counter_ns() - start) / 1000)
+    return trips
+
+
 def fill(url: str, count: str) -> int:
     from zmqlocker import LockerClient  # noqa: PLC0415
 
@@ -285,6 +304,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
         hand_over,
         hand_over_between_threads,
         wake,
+        machine,
         fill,
         wait_for_ever,
         trips_alone,
