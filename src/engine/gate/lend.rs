@@ -91,6 +91,7 @@ impl<A> Gate<A> {
                 claim.permits = permits;
             }
         }
+        self.record_use(now, key, permits);
         (permits > 0 && valid_for < Duration::MAX).then_some((claims, permits, valid_for))
     }
 
@@ -134,6 +135,7 @@ impl<A> Gate<A> {
                 meter.give_back(now, &limit.kind, claim, unused);
             }
         }
+        self.record_return(now, charge.key, unused);
         self.serve(now, charge.key);
     }
 }

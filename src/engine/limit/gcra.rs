@@ -109,6 +109,28 @@ impl Gcra {
         Claim { permits, valid_for, mark: self.mark(rate) }
     }
 
+    /// When everything is worked off after `ahead` permits more, in whole nanoseconds: rounded up.
+    pub(super) fn arrival_after(self, rate: Rate, ahead: u64) -> Timestamp {
+        let arrival = self.arrival.value() + cell(rate) * u128::from(ahead);
+        let nanos = arrival.div_ceil(u128::from(rate.max_requests()));
+        Timestamp::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// How many permits more are worked off by `arrival`; `None` if not even those that are used.
+    pub(super) fn permits_until(
+        self,
+        now: Timestamp,
+        rate: Rate,
+        arrival: Timestamp,
+    ) -> Option<u64> {
+        if self.arrival_after(rate, 0) > arrival {
+            return None;
+        }
+        let from = self.arrival.value().max(fine(now, rate));
+        let permits = fine(arrival, rate).saturating_sub(from) / cell(rate);
+        Some(u64::try_from(permits).unwrap_or(u64::MAX))
+    }
+
     /// What is not worked off, under another rate.
     pub(super) fn of_usage(now: Timestamp, rate: Rate, used: u64) -> Self {
         Self { arrival: Fine::new(fine(now, rate) + cell(rate) * u128::from(used)) }
