@@ -48,7 +48,8 @@ impl Record {
                 }
                 Some(Snapshot::Gcra { arrival }) => {
                     bytes.push(3);
-                    put(&mut bytes, arrival.as_nanos());
+                    put(&mut bytes, arrival.0.as_nanos());
+                    put(&mut bytes, arrival.1);
                 }
             }
         }
@@ -82,7 +83,10 @@ impl Record {
                     }
                     Some(Snapshot::Sliding { entries, ahead })
                 }
-                3 => Some(Snapshot::Gcra { arrival: instant(&mut rest)? }),
+                3 => {
+                    let arrival = (instant(&mut rest)?, number(&mut rest)?);
+                    Some(Snapshot::Gcra { arrival })
+                }
                 _ => return None,
             };
             limits.push((text, snapshot));
@@ -119,7 +123,7 @@ mod tests {
         let limits = [
             ("5/min", Some(fixed)),
             ("6/min sliding", Some(sliding)),
-            ("7/min gcra", Some(Snapshot::Gcra { arrival: at(9) })),
+            ("7/min gcra", Some(Snapshot::Gcra { arrival: (at(9), 1) })),
             ("8 at once", None),
         ];
         let limits = limits.map(|(text, snapshot)| (text.to_owned(), snapshot)).to_vec();

@@ -11,6 +11,7 @@ mod exchange;
 mod inproc;
 mod journal;
 mod keeper;
+mod ledger;
 mod link;
 mod per_process;
 mod server;

@@ -1,6 +1,7 @@
 //! `LockerServer`: serves a limit.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// such as "500/min", a `Limit`, or a list of them, all of which must agree. All other keys have
 /// the limit of `max_requests` and `in_seconds`, each counted by itself; where these are left out
 /// and `limits` is given, other keys are refused.
+///
+/// `data_dir` is a folder in which the usage of limits of five seconds and more outlives the server,
+/// however it ends. Each server needs a folder of its own.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer(Arc<Server>);
 
@@ -41,11 +45,11 @@ pub(super) struct LockerServer(Arc<Server>);
 impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
-                             *, limits=None, block=True, patience=0.0)")]
+                             *, limits=None, block=True, patience=0.0, data_dir=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url="tcp://*:7777", *,
         limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
-        block=true, patience=Seconds(0.0)
+        block=true, patience=Seconds(0.0), data_dir: "str | PathLike[str] | None" = None
     ))]
     fn new(
         py: Python<'_>,
@@ -55,6 +59,7 @@ impl LockerServer {
         limits: Option<&Bound<'_, PyDict>>,
         block: bool,
         patience: Seconds,
+        data_dir: Option<PathBuf>,
     ) -> PyResult<Self> {
         let no_rate = matches!((&max_requests, &in_seconds), (Given::Nothing, Given::Nothing));
         let rate = Rate::new(max_requests.or(Count(1)).0, in_seconds.or(Seconds(1.0)).0)?;
@@ -70,6 +75,7 @@ impl LockerServer {
             url: Url::parse(url)?,
             patience: Span::NotNegative.parse("patience", patience.0)?,
             bounds: Bounds::default(),
+            data_dir,
         };
         let server = Arc::new(Server::start(&config)?);
         exit::stop_at_exit(&server);

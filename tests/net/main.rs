@@ -19,6 +19,7 @@ fn server(max_requests: i128, url: &str) -> Server {
     let config = ServerConfig {
         rules: zmqlocker::engine::Rules::of_rate(Rate::new(max_requests, 3600.0).unwrap()),
         bounds: Default::default(),
+        data_dir: None,
         url: Url::parse(url).unwrap(),
         patience: Duration::ZERO,
     };
@@ -90,6 +91,7 @@ fn a_port_in_use_says_which() {
     let config = ServerConfig {
         rules: zmqlocker::engine::Rules::of_rate(Rate::new(1, 1.0).unwrap()),
         bounds: Default::default(),
+        data_dir: None,
         url: Url::parse(first.url()).unwrap(),
         patience: Duration::ZERO,
     };

@@ -205,9 +205,8 @@ impl<A> Gate<A> {
                 limit.is_durable().then(|| meter.snapshot(now, &limit.kind, 0)).flatten()
             })
             .collect();
-        let cover = |snapshot: &Option<_>| {
-            snapshot.as_ref().map_or(Cover::Nothing, Snapshot::cover)
-        };
+        let cover =
+            |snapshot: &Option<_>| snapshot.as_ref().map_or(Cover::Nothing, Snapshot::cover);
         let latest = snapshots.iter().map(cover).collect();
         state.recorded = Some(Box::new(Recorded { number: 0, latest, awaited: None }));
         snapshots

@@ -109,11 +109,18 @@ impl Gcra {
         Claim { permits, valid_for, mark: self.mark(rate) }
     }
 
-    /// When everything is worked off after `ahead` permits more, in whole nanoseconds: rounded up.
-    pub(super) fn arrival_after(self, rate: Rate, ahead: u64) -> Timestamp {
+    /// When everything is worked off after `ahead` permits more: whole nanoseconds, and parts.
+    pub(super) fn arrival_after(self, rate: Rate, ahead: u64) -> (Timestamp, u64) {
         let arrival = self.arrival.value() + cell(rate) * u128::from(ahead);
-        let nanos = arrival.div_ceil(u128::from(rate.max_requests()));
-        Timestamp::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let max = u128::from(rate.max_requests());
+        let whole = u64::try_from(arrival / max);
+        let part = u64::try_from(arrival % max).unwrap_or(u64::MAX);
+        whole.map_or((Timestamp::NEVER, 0), |nanos| (Timestamp::from_nanos(nanos), part))
+    }
+
+    /// The same again.
+    pub(super) fn restore(rate: Rate, (arrival, part): (Timestamp, u64)) -> Self {
+        Self { arrival: Fine::new(fine(arrival, rate) + u128::from(part)) }
     }
 
     /// How many permits more are worked off by `arrival`; `None` if not even those that are used.
@@ -121,13 +128,14 @@ impl Gcra {
         self,
         now: Timestamp,
         rate: Rate,
-        arrival: Timestamp,
+        arrival: (Timestamp, u64),
     ) -> Option<u64> {
         if self.arrival_after(rate, 0) > arrival {
             return None;
         }
         let from = self.arrival.value().max(fine(now, rate));
-        let permits = fine(arrival, rate).saturating_sub(from) / cell(rate);
+        let until = Self::restore(rate, arrival).arrival.value();
+        let permits = until.saturating_sub(from) / cell(rate);
         Some(u64::try_from(permits).unwrap_or(u64::MAX))
     }
 

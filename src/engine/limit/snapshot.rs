@@ -23,8 +23,8 @@ pub(in crate::engine) enum Snapshot {
     /// Permits, each with the last instant at which it counts, in their order; and those that may
     /// have been used since, nobody knows when.
     Sliding { entries: Vec<(Timestamp, u64)>, ahead: u64 },
-    /// When everything is worked off.
-    Gcra { arrival: Timestamp },
+    /// When everything is worked off: whole nanoseconds, and parts of one.
+    Gcra { arrival: (Timestamp, u64) },
 }
 
 /// What a snapshot covers: as long as a meter stays within, it needs no other one.
@@ -38,7 +38,7 @@ pub(in crate::engine) enum Cover {
     /// back since.
     Sliding { left: Option<u64>, back: u64 },
     /// Everything that is worked off by then.
-    Gcra { arrival: Timestamp },
+    Gcra { arrival: (Timestamp, u64) },
 }
 
 /// How a meter stands to a cover.
@@ -73,9 +73,7 @@ impl Kind {
     /// often; of a rate with a small burst as many as come back in half a second.
     pub(in crate::engine) fn ahead(&self) -> u64 {
         match self {
-            Self::FixedWindow(rate) | Self::SlidingWindow(rate) => {
-                rate.max_requests() / AHEAD_PART
-            }
+            Self::FixedWindow(rate) | Self::SlidingWindow(rate) => rate.max_requests() / AHEAD_PART,
             Self::Gcra(rate, burst) => {
                 let half_a_second = u128::from(rate.max_requests()) * 500_000_000;
                 let refilled = half_a_second / rate.in_seconds().as_nanos();
@@ -128,7 +126,7 @@ impl Meter {
                 Self::SlidingWindow(Box::new(SlidingLog::restore(now, *rate, entries, *ahead)?))
             }
             (Snapshot::Gcra { arrival }, Kind::Gcra(rate, _)) => {
-                Self::Gcra(Gcra::of_usage(*arrival, *rate, 0))
+                Self::Gcra(Gcra::restore(*rate, *arrival))
             }
             _ => return None,
         })
@@ -161,7 +159,7 @@ impl Meter {
             }
             (Self::SlidingWindow(log), ..) => (log.used(now) == 0).then_some(ahead),
             (Self::Gcra(gcra), Kind::Gcra(rate, _), cover) => match cover {
-                Cover::Gcra { arrival } if *arrival > now => {
+                Cover::Gcra { arrival } if *arrival > (now, 0) => {
                     gcra.permits_until(now, *rate, *arrival)
                 }
                 _ => (gcra.reset_at(now, *rate) <= now).then_some(ahead),
@@ -171,7 +169,9 @@ impl Meter {
         match left {
             None => Standing::Beyond,
             Some(left) if left < ahead.div_ceil(2) => Standing::Near,
-            Some(left) if left.saturating_add(spare) > ahead.saturating_mul(2) => Standing::FarBelow,
+            Some(left) if left.saturating_add(spare) > ahead.saturating_mul(2) => {
+                Standing::FarBelow
+            }
             Some(_) => Standing::Within,
         }
     }
@@ -185,7 +185,7 @@ impl Snapshot {
             Self::Sliding { entries, ahead } => {
                 *ahead == 0 && entries.iter().all(|(until, _)| *until < now)
             }
-            Self::Gcra { arrival } => *arrival <= now,
+            Self::Gcra { arrival } => *arrival <= (now, 0),
         }
     }
 
@@ -197,10 +197,12 @@ impl Snapshot {
             Self::Fixed { ends_at, used } => Self::Fixed { ends_at: moved(ends_at), used },
             Self::Sliding { mut entries, ahead } => {
                 entries.retain(|(until, _)| *until >= then);
-                entries.iter_mut().for_each(|(until, _)| *until = moved(*until));
+                for (until, _) in &mut entries {
+                    *until = moved(*until);
+                }
                 Self::Sliding { entries, ahead }
             }
-            Self::Gcra { arrival } => Self::Gcra { arrival: moved(arrival) },
+            Self::Gcra { arrival } => Self::Gcra { arrival: (moved(arrival.0), arrival.1) },
         }
     }
 
