@@ -16,6 +16,9 @@ const LENGTH: Duration = Duration::from_secs(10);
 
 type Bytes = Vec<u8>;
 
+/// By key: the boot in which a record was written, and the record.
+type Disk = BTreeMap<String, (u32, Bytes)>;
+
 /// A machine and its shell: what it has on the disk, and what is on its way there.
 struct Server {
     machine: Machine<()>,
@@ -23,21 +26,23 @@ struct Server {
     last: u64,
     /// The clock of the machine.
     now: Timestamp,
-    disk: BTreeMap<String, Bytes>,
+    boot: u32,
+    disk: Disk,
     queue: Vec<(u64, String, Option<Bytes>)>,
     /// How often an answer had to wait for a record.
     waits: usize,
 }
 
 impl Server {
-    fn start(now: Timestamp, limits: &str, disk: BTreeMap<String, Bytes>, same: bool) -> Self {
+    fn start(now: Timestamp, limits: &str, disk: Disk, boot: u32) -> Self {
         let rules = Rules::new([], Some(Limits::parse(&[limits]).unwrap())).unwrap();
         let mut machine = Machine::new(now, rules, Duration::ZERO, Bounds::default());
         machine.make_durable();
         let (session, _) = machine.greet(now, [0; 16], ClientInfo::default()).unwrap();
-        let mut server = Self { machine, session, last: 0, now, disk, queue: Vec::new(), waits: 0 };
-        for (key, record) in server.disk.clone() {
-            server.machine.restore(now, same, &key, &record).unwrap();
+        let mut server =
+            Self { machine, session, last: 0, now, boot, disk, queue: Vec::new(), waits: 0 };
+        for (key, (written_in, record)) in server.disk.clone() {
+            server.machine.restore(now, written_in == boot, &key, &record).unwrap();
             server.drain();
         }
         server
@@ -66,7 +71,7 @@ impl Server {
     fn write(&mut self, count: usize) {
         for (_, key, record) in self.queue.drain(..count) {
             match record {
-                Some(record) => drop(self.disk.insert(key, record)),
+                Some(record) => drop(self.disk.insert(key, (self.boot, record))),
                 None => drop(self.disk.remove(&key)),
             }
         }
@@ -102,13 +107,13 @@ impl Server {
     }
 
     /// The server is killed when so many of the records on their way are written.
-    fn crash(mut self, written: usize) -> BTreeMap<String, Bytes> {
+    fn crash(mut self, written: usize) -> Disk {
         self.write(written.min(self.queue.len()));
         self.disk
     }
 
     /// The server stops as it should.
-    fn stop(mut self) -> BTreeMap<String, Bytes> {
+    fn stop(mut self) -> Disk {
         self.machine.handle(self.now, Input::Close);
         self.drain();
         let mut next = Some(0);
@@ -180,8 +185,9 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn run(kind: Kind, max: u64, steps: &[Step]) -> Vec<(Duration, u64)> {
     let limit = kind.limit(max);
     let mut real = Duration::ZERO;
-    let mut server = Server::start(Timestamp::ZERO, &limit, BTreeMap::new(), true);
+    let mut server = Server::start(Timestamp::ZERO, &limit, Disk::new(), 0);
     let mut granted = Vec::new();
+    let mut boot = 0;
     let mut exact = true;
     for step in steps {
         match *step {
@@ -216,7 +222,7 @@ fn run(kind: Kind, max: u64, steps: &[Step]) -> Vec<(Duration, u64)> {
             Step::Crash(written, down) => {
                 let down = Duration::from_millis(down);
                 let (now, before) = (server.now + down, server.remaining());
-                server = Server::start(now, &limit, server.crash(written), true);
+                server = Server::start(now, &limit, server.crash(written), boot);
                 real += down;
                 // A log of more entries than are recorded frees some of them a little later.
                 let is_exact = exact && (!matches!(kind, Kind::Sliding) || max <= 32);
@@ -225,16 +231,17 @@ fn run(kind: Kind, max: u64, steps: &[Step]) -> Vec<(Duration, u64)> {
             }
             Step::Reboot(written, down) => {
                 let disk = server.crash(written);
-                server = Server::start(Timestamp::from_nanos(down), &limit, disk, false);
+                boot += 1;
+                server = Server::start(Timestamp::from_nanos(down), &limit, disk, boot);
                 real += Duration::from_millis(down);
             }
             Step::Stop(down) => {
                 let (now, before) = (server.now, server.remaining());
                 let disk = server.stop();
-                let mut same_instant = Server::start(now, &limit, disk.clone(), true);
+                let mut same_instant = Server::start(now, &limit, disk.clone(), boot);
                 assert_eq!(same_instant.remaining(), before, "of {limit}");
                 let down = Duration::from_millis(down);
-                server = Server::start(now + down, &limit, disk, true);
+                server = Server::start(now + down, &limit, disk, boot);
                 real += down;
             }
         }
@@ -292,7 +299,7 @@ proptest! {
         written in 0_usize..3,
     ) {
         let mut server =
-            Server::start(Timestamp::ZERO, &kinds.0.limit(maxima.0), BTreeMap::new(), true);
+            Server::start(Timestamp::ZERO, &kinds.0.limit(maxima.0), Disk::new(), 0);
         let mut used = 0;
         for cost in costs {
             if cost <= maxima.0 && server.acquire("key", cost, Hold::Spend).allowed {
@@ -300,14 +307,14 @@ proptest! {
             }
         }
         let disk = server.crash(written);
-        let mut server = Server::start(Timestamp::ZERO, &kinds.1.limit(maxima.1), disk, true);
+        let mut server = Server::start(Timestamp::ZERO, &kinds.1.limit(maxima.1), disk, 0);
         prop_assert!(server.remaining() <= maxima.1.saturating_sub(used));
     }
 }
 
 /// A server of 160 permits in ten seconds, by the limit's kind, that has granted so many.
 fn used(limit: &str, count: u64) -> Server {
-    let mut server = Server::start(Timestamp::ZERO, limit, BTreeMap::new(), true);
+    let mut server = Server::start(Timestamp::ZERO, limit, Disk::new(), 0);
     (0..count).for_each(|_| assert!(server.acquire("key", 1, Hold::Spend).allowed));
     server
 }
@@ -345,12 +352,12 @@ fn limits_set_for_a_key_are_recorded_with_its_usage() {
     let key = Key::parse("key").unwrap();
     assert_eq!(server.ask(&Request::SetLimits { key, limits: vec!["20/min"] }), Reply::Done);
     let disk = server.crash(0);
-    assert_eq!(Server::start(Timestamp::ZERO, "20/min", disk, true).remaining(), 10);
+    assert_eq!(Server::start(Timestamp::ZERO, "20/min", disk, 0).remaining(), 10);
 }
 
 #[test]
 fn a_key_that_is_forgotten_has_no_record_any_more() {
-    let mut server = Server::start(Timestamp::ZERO, "9/min", BTreeMap::new(), true);
+    let mut server = Server::start(Timestamp::ZERO, "9/min", Disk::new(), 0);
     for number in 0..100 {
         server.acquire(&format!("old {number}"), 1, Hold::Spend);
     }
@@ -367,7 +374,7 @@ fn in_another_boot_what_was_left_to_wait_is_left_again() {
     for limit in ["1/min", "1/min sliding", "1/min gcra"] {
         let server = used(limit, 1);
         let now = Timestamp::from_nanos(7);
-        let mut server = Server::start(now, limit, server.crash(0), false);
+        let mut server = Server::start(now, limit, server.crash(0), 1);
         let decision = server.acquire("key", 1, Hold::Spend);
         assert!(!decision.allowed, "{limit}");
         server.now = now + decision.retry_after.unwrap();
@@ -378,9 +385,9 @@ fn in_another_boot_what_was_left_to_wait_is_left_again() {
 
 #[test]
 fn a_clock_that_went_back_is_another_one() {
-    let mut server = Server::start(Timestamp::from_nanos(1 << 60), "1/min", BTreeMap::new(), true);
+    let mut server = Server::start(Timestamp::from_nanos(1 << 60), "1/min", Disk::new(), 0);
     assert!(server.acquire("key", 1, Hold::Spend).allowed);
-    let mut server = Server::start(Timestamp::ZERO, "1/min", server.crash(0), true);
+    let mut server = Server::start(Timestamp::ZERO, "1/min", server.crash(0), 0);
     let decision = server.acquire("key", 1, Hold::Spend);
     assert_eq!((decision.allowed, decision.retry_after), (false, Some(MINUTE)));
 }
@@ -391,7 +398,7 @@ const MINUTE: Duration = Duration::new(60, 1);
 #[test]
 fn a_record_is_taken_up_dropped_or_refused() {
     let disk = used("9/min", 9).stop();
-    let record = &disk["key"];
+    let record = &disk["key"].1;
     let nobody = Rules::new([("other".to_owned(), Limits::parse(&["1/s"]).unwrap())], None);
     let mut machine: Machine<()> =
         Machine::new(Timestamp::ZERO, nobody.unwrap(), Duration::ZERO, Bounds::default());

@@ -114,6 +114,7 @@ impl Ledger {
     ) -> Result<Found, Error> {
         machine.make_durable();
         let mut found = Found::default();
+        let mut last = 0;
         let broken = |error: &dyn Display| {
             not_opened(&self.folder, &StorageError::Corrupted(error.to_string()).into())
         };
@@ -132,9 +133,11 @@ impl Ledger {
             while let Some(output) = machine.poll_output() {
                 if let Output::Record { number, key, record } = output {
                     self.write(number, key, record);
+                    last = number;
                 }
             }
         }
+        self.wait_until_written(last)?;
         Ok(found)
     }
 

@@ -182,7 +182,8 @@ impl<A> Gate<A> {
         let fresh = self.put_restored(now, id, meters);
         let same = *limits == old && snapshots().eq(fresh.iter().map(Option::as_ref));
         if moved || !same {
-            self.record(now, id, false, false);
+            // Otherwise all that was left to wait would be left again at the next start.
+            self.record(now, id, false, true);
         }
         Ok(Restored::Kept)
     }
