@@ -36,8 +36,8 @@ const SLICE: Duration = Duration::from_millis(50);
 /// the limit of `max_requests` and `in_seconds`, each counted by itself; where these are left out
 /// and `limits` is given, other keys are refused.
 ///
-/// `data_dir` is a folder in which the usage of limits of five seconds and more outlives the server,
-/// however it ends. Each server needs a folder of its own.
+/// `data_dir` is a folder in which the usage of limits of five seconds and more outlives the
+/// server, however it ends. Each server needs a folder of its own.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer(Arc<Server>);
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SERVER = """
     import sys
     from zmqlocker import LockerServer
-    limits = {"*": sys.argv[1]}
-    with LockerServer(url="tcp://127.0.0.1:*", limits=limits, data_dir=sys.argv[2], block=False) as s:
-        print(s.url)
+    url, limits, folder = "tcp://127.0.0.1:*", {"*": sys.argv[1]}, sys.argv[2]
+    with LockerServer(url=url, limits=limits, data_dir=folder, block=False) as server:
+        print(server.url)
         sys.stdin.readline()
 """
 
@@ -134,7 +134,7 @@ def test_a_disk_without_room_is_told_at_the_start(script: Callable[..., Script])
 def test_what_cannot_be_recorded_is_not_granted(script: Callable[..., Script]) -> None:
     program = script("""
         import resource, signal, tempfile, threading
-        from zmqlocker import LockerClient, LockerServer, LockTimeout
+        from zmqlocker import LockerClient, LockerError, LockerServer, LockTimeout
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         folder = tempfile.mkdtemp()
         url = "ipc://" + folder + "/socket"
@@ -150,7 +150,7 @@ def test_what_cannot_be_recorded_is_not_granted(script: Callable[..., Script]) -
         thread.start()
         try:
             LockerServer(5, 60.0, url, data_dir=folder + "/data")
-        except OSError as error:
+        except LockerError as error:
             print("cannot record what is used" in str(error), folder in str(error))
         thread.join()
     """)
@@ -160,6 +160,6 @@ def test_what_cannot_be_recorded_is_not_granted(script: Callable[..., Script]) -
 
 def test_a_file_that_is_none_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "usage.redb").write_bytes(b"not a database, but somebody's letters" * 100)
-    with pytest.raises(ConfigError, match="usage.redb in its place, or move it away"):
+    with pytest.raises(ConfigError, match=r"usage\.redb in its place, or move it away"):
         LockerServer(1, 60.0, "tcp://127.0.0.1:*", data_dir=tmp_path, block=False)
     assert (tmp_path / "usage.redb").read_bytes().startswith(b"not a database")
