@@ -1,3 +1,4 @@
+from os import PathLike
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 
 from _typeshed import SupportsGetItem
@@ -251,6 +252,7 @@ class LockerServer:
         limits: dict[str, str | Limit | list[str | Limit]] | None = None,
         block: bool = True,
         patience: SupportsFloat | SupportsIndex = ...,
+        data_dir: str | PathLike[str] | None = None,
     ) -> Self: ...
     def stats(self, /) -> dict[str, int]: ...
     def stop(self, /) -> None: ...

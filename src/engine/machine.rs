@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::engine::gate::{Bounds, Gate, Said};
+use crate::engine::gate::{Bounds, Gate, Restored, Said, Unfit};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
 use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
@@ -69,6 +69,20 @@ pub enum Output<E> {
         key: Box<str>,
         /// The limit.
         limit: Arc<str>,
+    },
+    /// What is used of a key is to be written down, for a later run: see [`Machine::make_durable`].
+    Record {
+        /// The number of the record: one more than that of the record before.
+        number: u64,
+        /// The key.
+        key: Box<str>,
+        /// What takes the place of the record of that key; `None` if it has none any more.
+        record: Option<Vec<u8>>,
+    },
+    /// No answer that follows may be sent before this record is written, and all before it.
+    Await {
+        /// The number of the record.
+        number: u64,
     },
 }
 
@@ -147,6 +161,42 @@ impl<E> Machine<E> {
             tally: Tally::default(),
             closing: false,
         }
+    }
+
+    /// From now on what is used outlives the machine: each time that more is used of a limit than
+    /// was recorded, [`Output::Record`] says what to write down and [`Output::Await`] that answers
+    /// wait for it. That holds for limits of five seconds and more.
+    ///
+    /// A record says more than is used, by a 16th of the limit, so most grants need none.
+    pub const fn make_durable(&mut self) {
+        self.gate.durable = true;
+    }
+
+    /// Takes up a record of an earlier run, before anything is asked for. Its instants are of the
+    /// clock of `now` if that is the `same_clock`; otherwise all that was left to wait when it was
+    /// written is left now. Drain the outputs after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`] if this is no record, or of one key too many.
+    pub fn restore(
+        &mut self,
+        now: Timestamp,
+        same_clock: bool,
+        key: &str,
+        record: &[u8],
+    ) -> Result<Restored, Unfit> {
+        let restored = self.gate.restore(now, same_clock, key, record);
+        self.pass_on();
+        restored
+    }
+
+    /// Records exactly what is used, so that a later run goes on from there: of some keys, from
+    /// place 0 `on`. Where to go on after the outputs are drained; `None` at the end.
+    pub fn settle(&mut self, now: Timestamp, on: usize) -> Option<usize> {
+        let next = self.gate.settle(now, on);
+        self.pass_on();
+        next
     }
 
     /// A client says who it is. Its session, and whether it is new.
@@ -419,6 +469,10 @@ impl<E> Machine<E> {
                 Said::WouldRefuse { key, limit } => {
                     self.outputs.push_back(Output::WouldRefuse { key, limit });
                 }
+                Said::Record { number, key, record } => {
+                    self.outputs.push_back(Output::Record { number, key, record });
+                }
+                Said::Await { number } => self.outputs.push_back(Output::Await { number }),
             }
         }
     }

@@ -5,6 +5,7 @@ mod grant;
 mod key;
 mod limit;
 mod machine;
+mod record;
 mod request;
 mod rules;
 mod session;
@@ -12,7 +13,7 @@ mod table;
 mod timers;
 mod waiters;
 
-pub use gate::Bounds;
+pub use gate::{Bounds, Restored, Unfit};
 pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
 pub use machine::{Input, Machine, Output, Tally};

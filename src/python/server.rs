@@ -39,6 +39,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// `config` is the path of a `zmqlocker.toml`; what is given here goes before it. SIGHUP, where the
 /// constructor serves, and `reload()` read its limits anew: usage is kept, and a file that is wrong
 /// anywhere changes nothing.
+///
+/// `data_dir` is a folder in which the usage of limits of five seconds and more outlives the
+/// server, however it ends. Each server needs a folder of its own.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -49,11 +52,13 @@ pub(super) struct LockerServer {
 impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
-                             *, limits=None, config=None, block=True, patience=0.0)")]
+                             *, limits=None, config=None, block=True, patience=0.0, \
+                             data_dir=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=None, *,
         limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
-        config=None, block=true, patience=None
+        config=None, block=true, patience=None,
+        data_dir: "str | PathLike[str] | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -65,6 +70,7 @@ impl LockerServer {
         config: Option<PathBuf>,
         block: bool,
         patience: Option<Seconds>,
+        data_dir: Option<PathBuf>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -82,6 +88,7 @@ impl LockerServer {
             patience: patience
                 .map(|seconds| Span::NotNegative.parse("patience", seconds.0))
                 .transpose()?,
+            data_dir,
         };
         let config = settings.resolve()?;
         let server = Arc::new(Server::start(&config)?);
