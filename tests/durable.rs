@@ -270,7 +270,7 @@ proptest! {
             },
             Kind::Gcra => for (place, (from, _)) in granted.iter().enumerate() {
                 for (to, _) in &granted[place..] {
-                    let refilled = (*to - *from).as_nanos() * u128::from(max);
+                    let refilled = to.saturating_sub(*from).as_nanos() * u128::from(max);
                     let allowed = u128::from(max) * LENGTH.as_nanos() + refilled;
                     prop_assert!(u128::from(within(*from, *to)) * LENGTH.as_nanos() <= allowed);
                 }

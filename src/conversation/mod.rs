@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
 use crate::conversation::question::Question;
-use crate::conversation::talk::{Lease, Talk, shortened};
+use crate::conversation::talk::Talk;
 use crate::engine::{
     ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
@@ -226,6 +226,12 @@ impl Conversation {
         self.talks.iter().filter_map(|talk| talk.next_beat).min()
     }
 
+    /// Whether a server has still to answer a beat.
+    #[must_use]
+    pub fn is_beat_unanswered(&self) -> bool {
+        self.talks.iter().any(|talk| !talk.beats.is_empty())
+    }
+
     /// Whether a server was heard since a request was last given up because of silence.
     #[must_use]
     pub const fn is_available(&self) -> bool {
@@ -351,7 +357,12 @@ impl Conversation {
         for item in Replies::new(message.get(0).unwrap_or_default()) {
             match item {
                 Ok(ServerItem::Welcome { server, .. }) => self.talks[link.0].welcome(server),
-                Ok(ServerItem::Heard { number }) => self.talks[link.0].heard(number),
+                Ok(ServerItem::Heard { number }) => {
+                    for grant in self.talks[link.0].heard(now, number) {
+                        // Our beats would keep for ever what we do not hold any more.
+                        self.ask(now, Some(&Request::Release { grant }), Some(link), None);
+                    }
+                }
                 Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),
                 Ok(ServerItem::Problem(problem)) => self.take_problem(now, link, &problem),
                 Err(problem) => return self.take_problem(now, link, &problem),
@@ -391,11 +402,7 @@ impl Conversation {
         if let (Some(ttl), Reply::Decision(decision)) = (question.ttl, &reply)
             && let Some(grant) = decision.grant
         {
-            let talk = &mut self.talks[link.0];
-            let counted_from = question.sent_at.max(talk.heard_at);
-            let valid_until = counted_from + shortened(ttl);
-            talk.leases.insert(grant, Lease { ttl, valid_until });
-            talk.schedule_beat_from(now);
+            self.talks[link.0].take_lease(now, grant, question.sent_at, ttl);
         }
         self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
     }

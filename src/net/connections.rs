@@ -175,10 +175,17 @@ impl Connections {
 
     /// For how long a lease is safe; `None` if it is lost.
     pub(super) fn lease_remaining(&self, link: LinkId, grant: GrantId) -> Option<Duration> {
-        let shared = self.lock();
+        let mut shared = self.lock();
+        // The answer that keeps it may have come. What goes wrong goes wrong again for who asks.
+        if !shared.closed {
+            let _ = shared.glance().and_then(|()| self.exchange(&mut shared).map(drop));
+        }
         let now = shared.clock.now();
-        let valid_until = shared.conversation.lease_valid_until(now, link, grant)?;
-        Some(valid_until.since(now))
+        let valid_until = shared.conversation.lease_valid_until(now, link, grant);
+        if !shared.collected.is_empty() {
+            self.room.wake_watcher();
+        }
+        valid_until.map(|valid_until| valid_until.since(now))
     }
 
     /// A lease is over for us.

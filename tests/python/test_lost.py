@@ -34,7 +34,6 @@ def server() -> Iterator[LockerServer]:
         yield server
 
 
-@pytest.mark.xfail(strict=True, reason="an answer to a beat revives leases that had ended")
 def test_who_was_stopped_for_too_long_does_not_believe_to_hold_again_what_others_hold(
     server: LockerServer, script: Callable[..., Script]
 ) -> None:
@@ -50,7 +49,6 @@ def test_who_was_stopped_for_too_long_does_not_believe_to_hold_again_what_others
         assert holder.line() == "True"
 
 
-@pytest.mark.xfail(strict=True, reason="the answer to a beat is not read before the next beat")
 @pytest.mark.parametrize("wait", [0.3, 0.9])
 def test_who_has_waited_for_a_permit_is_not_told_that_it_is_lost(
     server: LockerServer, wait: float

@@ -115,7 +115,7 @@ def test_a_server_in_the_background_tells_its_url() -> None:
         assert repr(server) == f'zmqlocker.LockerServer("{server.url}")'
         with LockerClient(server.url, timeout=PATIENCE) as client:
             assert [client.next() for _ in range(3)] == ["go", "go", "sorry"]
-        assert server.stats() == {"bad_messages": 0, "go": 2, "sorry": 1, "waiting": 0}
+        assert server.stats().items() >= {"bad_messages": 0, "go": 2, "sorry": 1, "waiting": 0}.items()
 
 
 def test_a_port_is_free_when_stop_returns(free_url: str) -> None:
@@ -197,7 +197,7 @@ def test_garbage_is_answered_and_counted_and_stops_nothing() -> None:
         dealer.rcvtimeo = int(PATIENCE * 1000)
         dealer.connect(server.url)
         for garbage, answer in [
-            ([b"let me go"], [b"error: an empty frame must stand before the body"]),
+            ([b"let", b"me", b"go"], [b"error: an empty frame must stand before the body"]),
             ([b"", b"one", b"two"], [b"", b"error: one body frame must follow"]),
             ([b"number", b""], [b"number", b"", b"error: one body frame must follow"]),
             ([b"x"] * 20, [b"error: a message has at most 16 frames"]),

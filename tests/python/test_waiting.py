@@ -1,4 +1,4 @@
-"""Waiting in a server's queue: in turn, for so long, over restarts, and never in vain for others."""
+"""Waiting in a server's queue: in turn, for so long, over restarts, in vain for nobody."""
 
 from __future__ import annotations
 
