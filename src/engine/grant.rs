@@ -58,6 +58,11 @@ impl Grants {
         Self { most, last: GrantId(0), all: BTreeMap::new(), of_session: BTreeSet::new() }
     }
 
+    /// From now on grants have numbers above `last`.
+    pub(super) fn number_above(&mut self, last: GrantId) {
+        self.last = self.last.max(last);
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.all.len() >= self.most
     }

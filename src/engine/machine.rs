@@ -15,7 +15,9 @@ use crate::answer::Answer;
 use crate::engine::gate::{Bounds, Gate, Restored, Said, Unfit};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
-use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
+use crate::engine::request::{
+    Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
+};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
@@ -197,6 +199,12 @@ impl<E> Machine<E> {
         let next = self.gate.settle(now, on);
         self.pass_on();
         next
+    }
+
+    /// From now on grants have numbers above `last`: where the runs of a server start far apart, what
+    /// an earlier run granted is not taken for what this one has.
+    pub fn number_grants_above(&mut self, last: GrantId) {
+        self.gate.grants.number_above(last);
     }
 
     /// A client says who it is. Its session, and whether it is new.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::config::{Place, ServerConfig, Url};
-use crate::engine::{Machine, Rules, Tally};
+use crate::engine::{GrantId, Machine, Rules, Tally};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
 use crate::net::clock::BootClock;
@@ -95,6 +95,9 @@ impl Server {
         let now = clock.now();
         let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
         let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
+        // A client may give back what a run before has granted: there must be no such number here.
+        let number = RandomState::new().hash_one(now);
+        machine.number_grants_above(GrantId(number >> 2));
         let found = ledger.as_ref().map(|ledger| ledger.restore(now, &mut machine)).transpose()?;
         let journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
         if let Some(found) = found {
@@ -102,7 +105,7 @@ impl Server {
         }
         let service = Service {
             endpoint: endpoint.clone(),
-            number: RandomState::new().hash_one(now),
+            number,
             within_process,
             journal,
             machine,

@@ -73,7 +73,7 @@ pub(super) struct Gate<A> {
     patience: Duration,
     table: Table,
     waiters: Waiters<A>,
-    grants: Grants,
+    pub(super) grants: Grants,
     /// When each session was heard last.
     heard: Vec<Timestamp>,
     pub(super) timers: Timers,
