@@ -11,8 +11,8 @@ use crate::time::{Clock, Timestamp};
 /// How often a link that is down is looked at while there is something to keep.
 const RECONNECT_SLICE: Duration = Duration::from_millis(100);
 
-/// How soon after a beat its answer is looked for, if nobody else watches the sockets: at first, and
-/// twice as long each time after.
+/// How soon after a beat its answer is looked for, if nobody else watches the sockets: at first,
+/// and twice as long each time after.
 const ANSWER_SLICE: Duration = Duration::from_millis(2);
 
 /// Starts its thread when there is something to keep for the first time. Neither the GIL nor an

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 
 
-
-
 def wait_until(is_so: Callable[[], bool]) -> None:
     """For what has no event: it is looked at until it is so."""
     until = time.monotonic() + PATIENCE

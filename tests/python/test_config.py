@@ -113,7 +113,7 @@ def test_usage_survives_a_reload_and_a_wrong_file_changes_nothing(file: Path) ->
         file.write_text('[limits]\n"tenant:*" = "3/h"\n')
         server.reload()
         assert [client.next("tenant:1") for _ in range(2)] == ["go", "sorry"]
-        with pytest.raises(ConfigError, match="key \"other\" has no limits"):
+        with pytest.raises(ConfigError, match='key "other" has no limits'):
             client.next("other")
 
 

@@ -117,9 +117,7 @@ def test_a_key_without_a_rule_is_an_error_that_names_it(client: LockerClient) ->
 
 def test_where_a_rate_is_given_it_is_that_of_all_other_keys() -> None:
     with (
-        LockerServer(
-            3, 3600.0, "tcp://127.0.0.1:*", limits={"rpm": "1/h"}, block=False
-        ) as server,
+        LockerServer(3, 3600.0, "tcp://127.0.0.1:*", limits={"rpm": "1/h"}, block=False) as server,
         LockerClient(server.url, timeout=PATIENCE) as client,
     ):
         assert granted(client, "rpm") == 1

@@ -262,7 +262,7 @@ def test_a_reservation_of_several_keys_is_settled_by_key(client: LockerClient) -
         reserved.commit({"tpm": 100})
     assert [left(client, "tpm"), left(client, "hour")] == [900, 7]
     with client.reserve({"tpm": 400, "hour": 3}) as reserved:
-        with pytest.raises(ConfigError, match="^spent must be a dict"):
+        with pytest.raises(ConfigError, match=r"^spent must be a dict"):
             reserved.commit(3)
         reserved.commit({"hour": 0, "tpm": 0})
     assert [left(client, "tpm"), left(client, "hour")] == [900, 7]
@@ -285,7 +285,7 @@ def test_a_reservation_is_settled_once(client: LockerClient) -> None:
 @pytest.mark.parametrize("spent", [-1, 10**12 + 1, 2**64, {"tpm": -1}, {"other": 1}])
 def test_what_was_spent_is_bounded(client: LockerClient, spent: Any) -> None:
     with client.reserve("tpm", 100) as reserved:
-        with pytest.raises(ConfigError, match="^spent must be from 0 to 1000000000000, of keys"):
+        with pytest.raises(ConfigError, match=r"^spent must be from 0 to 1000000000000, of keys"):
             reserved.commit(spent)
         with pytest.raises(TypeError):
             reserved.commit({"tpm": 1.5})  # type: ignore[dict-item]
