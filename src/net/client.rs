@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::asking::{LinkId, RequestId};
 use crate::config::{ClientConfig, Url};
 use crate::conversation::Outcome;
-use crate::engine::{Code, Decision, GrantId, Reply, Request, Wait};
+use crate::engine::{Code, Decision, GrantId, Problem, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
 use crate::net::clock::BootClock;
@@ -111,16 +111,30 @@ impl Client {
     ) -> Result<Answer, Error> {
         let connections = self.connections()?;
         let question = Question { request: None, only: None, timeout };
-        match connections.ask(question, go_on)? {
-            Outcome::Seed(from, body) => {
-                seed::parse_answer(&body).ok_or_else(|| self.nonsense(from, &body))
-            }
-            _ => Err(Error::Timeout {
+        self.judge_seed(timeout, connections.ask(question, go_on)?)
+    }
+
+    /// What the outcome of a seed's request means for whoever asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::next`]; [`Error::Refused`] if the server says why it cannot answer.
+    pub fn judge_seed(&self, timeout: Option<Duration>, outcome: Outcome) -> Result<Answer, Error> {
+        let Outcome::Seed(from, body) = outcome else {
+            return Err(Error::Timeout {
                 servers: self.servers(),
                 timeout: timeout.unwrap_or_default(),
-                problem: connections.problems(),
+                problem: self.connections().map_or_else(|_| String::new(), Connections::problems),
+            });
+        };
+        seed::parse_answer(&body).ok_or_else(|| match body.strip_prefix(b"error: key ") {
+            // The only key that these requests are for, and it is the server's rules that lack it.
+            Some(_) => Error::Refused(Problem {
+                code: Code::Config,
+                message: String::from_utf8_lossy(&body[b"error: ".len()..]).into_owned(),
             }),
-        }
+            None => self.nonsense(from, &body),
+        })
     }
 
     /// Asks something in our protocol, and waits for the answer.

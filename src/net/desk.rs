@@ -99,6 +99,12 @@ impl Desk {
 
     /// Tells a connection, whoever it is, that something is wrong with what it said.
     pub(super) fn problem(&mut self, routing_id: &[u8], problem: &Problem) {
+        // Behind what was said before.
+        let place = self.session_of(routing_id).map(SessionId::place);
+        let connection = place.and_then(|place| self.connections.get_mut(place)?.as_mut());
+        if let Some(connection) = connection.filter(|connection| !connection.body.is_empty()) {
+            self.full.push(connection.finish());
+        }
         let mut body = Vec::new();
         encode_problem(&mut body, problem);
         let frames = Frames::from_iter([routing_id, &body]);

@@ -196,6 +196,10 @@ impl Service {
                         None => self.desk.problem(routing_id, &problem),
                     }
                 }
+                (ClientItem::Bye, Some(id)) => {
+                    self.handle(now, Input::Bye(id));
+                    session = None;
+                }
                 (item, Some(session)) => self.take_item(now, session, item),
                 (_, None) => {
                     let message = "the session is not known: say hello, and ask again".to_owned();
@@ -214,8 +218,10 @@ impl Service {
                 self.desk.heard(session, number);
             }
             ClientItem::Cancel(id) => self.handle(now, Input::Cancel(session, id)),
-            ClientItem::Bye => self.handle(now, Input::Bye(session)),
-            ClientItem::Hello(_) | ClientItem::OtherVersion(_) | ClientItem::Bad { .. } => {}
+            ClientItem::Hello(_)
+            | ClientItem::OtherVersion(_)
+            | ClientItem::Bad { .. }
+            | ClientItem::Bye => {}
         }
     }
 

@@ -24,7 +24,6 @@ use crate::python::held::Held;
 use crate::python::limit::limits;
 use crate::python::locker::word;
 use crate::time::{Clock, Timestamp};
-use crate::wire::seed;
 
 /// Asks on behalf of an event loop. Each request gets a future; `collect()` sends what was asked,
 /// and resolves the futures whose answers have come. `fileno()` is readable when there is something
@@ -88,9 +87,8 @@ impl EventLoopClient {
         outcome: Outcome,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = self.client();
-        if let (Asked::Seed, Outcome::Seed(_, body)) = (&waiting.asked, &outcome)
-            && let Some(answer) = seed::parse_answer(body)
-        {
+        if matches!(waiting.asked, Asked::Seed) {
+            let answer = client.judge_seed(waiting.timeout, outcome)?;
             return Ok(word(py, answer).clone().into_any());
         }
         let request = match &waiting.asked {
@@ -213,7 +211,7 @@ impl EventLoopClient {
         Ok(())
     }
 
-    #[pyo3(signature = (future, key, timeout))]
+    #[pyo3(signature = (future, key, timeout: "object"))]
     fn next(
         &self,
         future: Py<PyAny>,
@@ -235,7 +233,7 @@ impl EventLoopClient {
     }
 
     /// The number of the request, or the decision of a policy that has not to ask.
-    #[pyo3(signature = (future, wait, key, cost, timeout, on_failure))]
+    #[pyo3(signature = (future, wait, key, cost, timeout: "object", on_failure))]
     #[allow(clippy::too_many_arguments)]
     fn acquire(
         &self,
@@ -259,7 +257,7 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Permits(wanted.clone(), wait, policy))
     }
 
-    #[pyo3(signature = (future, key, cost, timeout))]
+    #[pyo3(signature = (future, key, cost, timeout: "object"))]
     fn peek(
         &self,
         future: Py<PyAny>,
@@ -273,7 +271,7 @@ impl EventLoopClient {
         self.begin(&Request::Peek { key, cost }, future, timeout, || Asked::Peek(wanted.clone()))
     }
 
-    #[pyo3(signature = (future, key, timeout))]
+    #[pyo3(signature = (future, key, timeout: "object"))]
     fn reset(
         &self,
         future: Py<PyAny>,
@@ -285,7 +283,7 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
-    #[pyo3(signature = (future, key, seconds, timeout))]
+    #[pyo3(signature = (future, key, seconds, timeout: "object"))]
     fn freeze(
         &self,
         future: Py<PyAny>,
@@ -300,7 +298,7 @@ impl EventLoopClient {
     }
 
     #[pyo3(signature = (
-        future, key, limits: "str | Limit | list[str | Limit]", timeout
+        future, key, limits: "str | Limit | Sequence[str | Limit]", timeout
     ))]
     fn set_limits(
         &self,
@@ -317,7 +315,7 @@ impl EventLoopClient {
     }
 
     /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation.
-    #[pyo3(signature = (future, key, cost, ttl, timeout))]
+    #[pyo3(signature = (future, key, cost, ttl, timeout: "object"))]
     fn hold(
         &self,
         future: Py<PyAny>,
@@ -334,6 +332,7 @@ impl EventLoopClient {
     }
 
     /// Asks for more permits of a block.
+    #[pyo3(signature = (future, block, wanted, timeout: "object"))]
     fn refill(
         &self,
         future: Py<PyAny>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3::types::{PyCFunction, PyDict, PyMapping, PyTuple};
 
 use crate::config::{Span, Url};
 use crate::engine::Rate;
@@ -55,9 +55,9 @@ impl LockerServer {
                              *, limits=None, config=None, block=True, patience=0.0, \
                              data_dir=None)")]
     #[pyo3(signature = (
-        max_requests=Given::Nothing, in_seconds=Given::Nothing, url=None, *,
-        limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
-        config=None, block=true, patience=None,
+        max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
+        limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
+        config=None, block=true, patience=Given::Nothing,
         data_dir: "str | PathLike[str] | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
@@ -65,11 +65,11 @@ impl LockerServer {
         py: Python<'_>,
         max_requests: Given<Count>,
         in_seconds: Given<Seconds>,
-        url: Option<&str>,
-        limits: Option<&Bound<'_, PyDict>>,
+        url: Given<String>,
+        limits: Option<&Bound<'_, PyMapping>>,
         config: Option<PathBuf>,
         block: bool,
-        patience: Option<Seconds>,
+        patience: Given<Seconds>,
         data_dir: Option<PathBuf>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
@@ -82,10 +82,11 @@ impl LockerServer {
         };
         let settings = ServerSettings {
             config,
-            url: url.map(Url::parse).transpose()?,
+            url: url.given().map(|url| Url::parse(&url)).transpose()?,
             rate,
             limits: limits.map(limits_by_key).transpose()?,
             patience: patience
+                .given()
                 .map(|seconds| Span::NotNegative.parse("patience", seconds.0))
                 .transpose()?,
             data_dir,

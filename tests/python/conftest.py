@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from zmqlocker import LockTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,23 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.001)
+
+
+def late(wait: Callable[[], object], message: str) -> None:
+    """Wait in vain for permits, and hear this.
+
+    The limit is what the server says at the end. A server that is slow to say it is not waited for,
+    and there is no knowing how slow this machine is.
+    """
+    without, _, limit = message.partition(": ")
+    for _ in range(100):
+        with pytest.raises(LockTimeout) as caught:
+            wait()
+        assert isinstance(caught.value, TimeoutError)
+        if str(caught.value) == message:
+            return
+        assert str(caught.value) == without
+    pytest.fail(f"never heard {limit!r}")
 
 
 IGNORED = "ignore:This process:DeprecationWarning"

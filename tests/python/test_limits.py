@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, late
 from zmqlocker import (
     ConfigError,
     CostTooLarge,
@@ -16,7 +16,6 @@ from zmqlocker import (
     LockerClient,
     LockerError,
     LockerServer,
-    LockTimeout,
 )
 
 if TYPE_CHECKING:
@@ -269,11 +268,12 @@ def test_a_key_of_another_type_is_an_error(client: LockerClient, key: Any) -> No
         with pytest.raises(TypeError):
             ask(key)
     with pytest.raises(TypeError):
-        client.try_acquire({key if key.__hash__ else 7: 1})
+        client.try_acquire({None: 1})  # type: ignore[dict-item]
 
 
 def test_arguments_of_other_types_are_errors(client: LockerClient) -> None:
     wrong: Any = "3"
+    number: Any = 7
     with pytest.raises(TypeError):
         client.try_acquire("rpm", wrong)
     with pytest.raises(TypeError):
@@ -285,7 +285,7 @@ def test_arguments_of_other_types_are_errors(client: LockerClient) -> None:
     with pytest.raises(TypeError):
         client.try_acquire("rpm", timeout=wrong)
     with pytest.raises(TypeError):
-        client.try_acquire_many(7)  # type: ignore[arg-type]
+        client.try_acquire_many(number)
     with pytest.raises(TypeError):
         client.freeze("rpm", wrong)
     with pytest.raises(TypeError, match="limits must be str or Limit, or a list of them, not int"):
@@ -337,7 +337,8 @@ def test_many_keys_are_asked_at_once_each_by_itself(
     assert [decision.key for decision in again] == keys
     assert server.stats()["keys"] >= 10_000
     assert client.try_acquire_many([]) == []
-    mixed = client.try_acquire_many(key for key in ["rpm", {"rpm": 2, "tpm": 1}, "rpm"])
+    several: list[str | dict[str, int]] = ["rpm", {"rpm": 2, "tpm": 1}, "rpm"]
+    mixed = client.try_acquire_many(key for key in several)
     assert [bool(decision) for decision in mixed] == [True, True, False]
     with pytest.raises(ConfigError, match="nobody"):
         client.try_acquire_many(["tpm", "nobody", "tpm"])
@@ -346,13 +347,14 @@ def test_many_keys_are_asked_at_once_each_by_itself(
 
 def test_a_wait_that_is_too_long_names_key_timeout_and_limit(client: LockerClient) -> None:
     assert granted(client, "rpm") == 3
-    match = r'^no permit of "rpm" within 0\.01 s: the limit is "3/h"$'
-    with pytest.raises(LockTimeout, match=match) as caught:
-        client.acquire("rpm", timeout=0.01)
-    assert isinstance(caught.value, TimeoutError)
-    match = r'^no permit of "rpm", "tpm" within 0\.02 s: the limit is "3/h"$'
-    with pytest.raises(LockTimeout, match=match):
-        client.acquire({"rpm": 1, "tpm": 1}, timeout=0.02)
+    late(
+        lambda: client.acquire("rpm", timeout=0.01),
+        'no permit of "rpm" within 0.01 s: the limit is "3/h"',
+    )
+    late(
+        lambda: client.acquire({"rpm": 1, "tpm": 1}, timeout=0.02),
+        'no permit of "rpm", "tpm" within 0.02 s: the limit is "3/h"',
+    )
     assert client.peek("tpm").remaining == 1000
 
 

@@ -1,4 +1,4 @@
-"""Waiting in a server's queue: in turn, for so long, over restarts, in vain for nobody."""
+"""Waiting in a server's queue: in turn, for so long, over restarts, at nobody's cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import PATIENCE, wait_until
+from conftest import PATIENCE, late, wait_until
 from zmqlocker import LockerClient, LockerError, LockerServer, LockTimeout, ServerUnavailable
 
 if TYPE_CHECKING:
@@ -94,16 +94,18 @@ def test_a_permit_comes_to_who_waits_as_soon_as_it_is_there(client: LockerClient
     assert time.monotonic() - began > 1.0
 
 
-@pytest.mark.parametrize("timeout", [0.001, 0.2])
+@pytest.mark.parametrize("timeout", [0.2, 0.5])
 def test_a_deadline_names_key_timeout_and_limit(client: LockerClient, timeout: float) -> None:
     use_up(client, "hour")
-    match = rf'^no permit of "hour" within {timeout} s: the limit is "3/h"$'
-    with pytest.raises(LockTimeout, match=match):
-        client.acquire("hour", timeout=timeout)
+    late(
+        lambda: client.acquire("hour", timeout=timeout),
+        f'no permit of "hour" within {timeout} s: the limit is "3/h"',
+    )
     with client.limit("gpu"):
-        match = rf'^no permit of "gpu" within {timeout} s: the limit is "1 at once"$'
-        with pytest.raises(LockTimeout, match=match), client.limit("gpu", timeout=timeout):
-            pass
+        late(
+            lambda: client.limit("gpu", timeout=timeout).__enter__(),
+            f'no permit of "gpu" within {timeout} s: the limit is "1 at once"',
+        )
 
 
 def test_a_waiter_that_gave_up_eats_no_permit(server: LockerServer, client: LockerClient) -> None:
