@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import PATIENCE
@@ -29,7 +29,7 @@ HOLDER = """
 
 @pytest.fixture
 def server() -> Iterator[LockerServer]:
-    limits = {"seat": "1 at once"}
+    limits: dict[str, Any] = {"seat": "1 at once"}
     with LockerServer(url="tcp://127.0.0.1:*", limits=limits, block=False) as server:
         yield server
 
