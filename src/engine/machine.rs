@@ -253,7 +253,7 @@ impl<E> Machine<E> {
             }
             Some(Asked::Cancelled) => return,
             Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
-            Some(Asked::Answered { reply, .. }) => reply.clone(),
+            Some(Asked::Answered(answered)) => answered.0.clone(),
         };
         self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
     }
@@ -290,7 +290,8 @@ impl<E> Machine<E> {
                 session.waiting -= 1;
                 self.gate.leave(now, waiter);
             }
-            Some(Asked::Answered { reply, charges }) => {
+            Some(Asked::Answered(answered)) => {
+                let (reply, charges) = *answered;
                 self.take_back(now, &reply, &charges);
             }
             Some(Asked::Cancelled) | None => {}
@@ -304,7 +305,8 @@ impl<E> Machine<E> {
             self.forget_request(id, request);
         }
         for request in requests {
-            if let Some(Asked::Answered { reply, charges }) = self.forget_request(id, *request) {
+            if let Some(Asked::Answered(answered)) = self.forget_request(id, *request) {
+                let (reply, charges) = *answered;
                 self.take_back(now, &reply, &charges);
             }
         }
@@ -417,7 +419,7 @@ impl<E> Machine<E> {
             }
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let answered = Asked::Answered { reply: reply.clone(), charges };
+        let answered = Asked::Answered(Box::new((reply.clone(), charges)));
         if let Some(Asked::Waiting(_)) = session.requests.insert(request, answered) {
             session.waiting -= 1;
         }

@@ -239,7 +239,6 @@ def test_an_item_that_is_no_request_is_refused_and_the_next_is_read(
 @pytest.mark.parametrize(
     "garbage",
     [
-        msgpack.packb([SPEND, 2, 0, "hour"])[:-1],
         b"\x94",
         b"\xdd\xff\xff\xff\xff",
         b"\xc1",
