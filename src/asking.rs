@@ -37,8 +37,8 @@ pub enum Input {
 pub enum Output {
     /// Send a request to a server.
     Send(LinkId, RequestId),
-    /// Tell a server that nobody wants its answer any more.
-    Cancel(LinkId, RequestId),
+    /// Tell a server that nobody wants its answers any more, to so many requests from this one on.
+    Cancel(LinkId, RequestId, u64),
 }
 
 /// The requests of one client that are under way.
@@ -60,6 +60,8 @@ struct Pending {
     asked: LinkSet,
     /// When to ask one more.
     answer_expected: Timestamp,
+    /// How many requests this stands for, asked and answered together.
+    count: u64,
     /// The only link that may be asked, if there is such a one.
     only: Option<LinkId>,
 }
@@ -82,9 +84,15 @@ impl Asking {
 
     /// Starts a request: to `only` one link if it is about what that server has, to any otherwise.
     pub fn ask(&mut self, now: Timestamp, only: Option<LinkId>) -> RequestId {
-        self.next_id += 1;
-        let request = RequestId(self.next_id);
-        let pending = Pending { asked: LinkSet::default(), answer_expected: now, only };
+        self.ask_together(now, only, 1)
+    }
+
+    /// Starts so many requests that go to the same link together. They have numbers in a row, and
+    /// are known by the first.
+    pub fn ask_together(&mut self, now: Timestamp, only: Option<LinkId>, count: u64) -> RequestId {
+        let request = RequestId(self.next_id + 1);
+        self.next_id += count;
+        let pending = Pending { asked: LinkSet::default(), answer_expected: now, count, only };
         self.pending.insert(request, pending);
         self.send(now, request);
         request
@@ -94,7 +102,7 @@ impl Asking {
     pub fn forget(&mut self, request: RequestId) {
         if let Some(pending) = self.pending.remove(&request) {
             self.outputs.retain(|output| !matches!(output, Output::Send(_, it) if *it == request));
-            self.cancel(pending.asked, request);
+            self.cancel(&pending, request);
         }
     }
 
@@ -105,14 +113,20 @@ impl Asking {
         }
         let Some(mut pending) = self.pending.remove(&request) else { return false };
         pending.asked.remove(from);
-        self.cancel(pending.asked, request);
+        self.cancel(&pending, request);
         true
+    }
+
+    /// The number that the next request gets.
+    #[must_use]
+    pub const fn next_number(&self) -> RequestId {
+        RequestId(self.next_id + 1)
     }
 
     /// All requests below this one are done.
     #[must_use]
     pub fn floor(&self) -> RequestId {
-        let next = || RequestId(self.next_id + 1);
+        let next = || self.next_number();
         self.pending.first_key_value().map_or_else(next, |(request, _)| *request)
     }
 
@@ -136,7 +150,7 @@ impl Asking {
                     pending.asked.remove(link);
                 }
                 self.outputs.retain(|output| {
-                    let (Output::Send(to, _) | Output::Cancel(to, _)) = output;
+                    let (Output::Send(to, _) | Output::Cancel(to, ..)) = output;
                     *to != link
                 });
                 self.send_unsent(now);
@@ -210,9 +224,9 @@ impl Asking {
         }
     }
 
-    fn cancel(&mut self, asked: LinkSet, request: RequestId) {
-        let links = (0..self.links).map(LinkId).filter(|link| asked.contains(*link));
-        self.outputs.extend(links.map(|link| Output::Cancel(link, request)));
+    fn cancel(&mut self, pending: &Pending, request: RequestId) {
+        let links = (0..self.links).map(LinkId).filter(|link| pending.asked.contains(*link));
+        self.outputs.extend(links.map(|link| Output::Cancel(link, request, pending.count)));
     }
 
     /// The next link in turn that is up and not in `asked`; a silent one only if there is no other.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::{Bounds, Rate, Rules};
@@ -28,6 +29,8 @@ pub struct ServerConfig {
     pub patience: Duration,
     /// How many of what there may be at a time.
     pub bounds: Bounds,
+    /// The folder in which usage outlives the server; none, and it is forgotten.
+    pub data_dir: Option<PathBuf>,
 }
 
 impl ServerConfig {
@@ -35,7 +38,7 @@ impl ServerConfig {
     #[must_use]
     pub fn of_rate(rate: Rate, url: Url) -> Self {
         let rules = Rules::of_rate(rate);
-        Self { rules, url, patience: Duration::ZERO, bounds: Bounds::default() }
+        Self { rules, url, patience: Duration::ZERO, bounds: Bounds::default(), data_dir: None }
     }
 }
 

@@ -114,6 +114,7 @@ fn each_library_stays_within_its_walls() {
             ("mio::", "src/net/"),
             ("rustix::", "src/net/"),
             ("socket2::", "src/net/"),
+            ("redb::", "src/net/"),
             ("pyo3", "src/python/"),
             ("clap::", "src/cli/"),
             ("toml::", "src/config_file.rs"),

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    Timeout = float | EllipsisType | None
+    _Timeout = float | EllipsisType | None
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _given(timeout: Timeout) -> dict[str, Any]:
+def _given(timeout: _Timeout) -> dict[str, Any]:
     """The argument, if it was given."""
     return {} if timeout is ... else {"timeout": timeout}
 
@@ -93,7 +93,7 @@ class LockerClient(_zmqlocker.LockerClient):
         cost: int | None = None,
         *,
         ttl: float = 0.8,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
     ) -> Permit:
         """Hold permits of a concurrency limit in a `with` block.
 
@@ -107,7 +107,7 @@ class LockerClient(_zmqlocker.LockerClient):
         key: str | dict[str, int],
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
     ) -> Reservation:
         """Take permits in a `with` block whose real cost is known only afterwards.
 
@@ -126,7 +126,7 @@ class LockerClient(_zmqlocker.LockerClient):
         cost: int | None = None,
         *,
         ttl: float = 0.8,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Have each call of a function wait for its permits, and hold them while it runs.
 

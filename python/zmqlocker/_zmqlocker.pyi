@@ -1,9 +1,12 @@
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any, Final, SupportsFloat, SupportsIndex, final
 
 from _typeshed import SupportsGetItem
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "Block",
     "Decision",
     "EventLoopClient",
     "Held",
@@ -18,6 +21,26 @@ __all__ = [
 ]
 
 __version__: Final[str]
+
+@final
+class Block:
+    def __enter__(self, /) -> Block: ...
+    def __exit__(self, /, *exception: object) -> None: ...
+    def __new__(cls, /, client: LockerClient, key: str) -> Block: ...
+    def _allowed(self, /) -> Decision: ...
+    def _spend(self, /, cost: SupportsIndex) -> Any | None: ...
+    def acquire(
+        self, /, cost: SupportsIndex = ..., *, timeout: SupportsFloat | SupportsIndex | None = ...
+    ) -> Decision: ...
+    def close(self, /) -> None: ...
+    @property
+    def key(self, /) -> str: ...
+    @property
+    def left(self, /) -> int: ...
+    def next(self, /) -> str: ...
+    def try_acquire(
+        self, /, cost: SupportsIndex = ..., *, timeout: SupportsFloat | SupportsIndex | None = ...
+    ) -> Decision: ...
 
 @final
 class Decision:
@@ -48,7 +71,7 @@ class EventLoopClient:
         wait: bool,
         key: Any,
         cost: SupportsIndex | None,
-        timeout: SupportsFloat | SupportsIndex | None,
+        timeout: object,
         on_failure: str | None,
     ) -> int: ...
     def collect(self, /) -> bool: ...
@@ -58,12 +81,7 @@ class EventLoopClient:
     def decline(self, /, request: SupportsIndex) -> None: ...
     def fileno(self, /) -> int: ...
     def freeze(
-        self,
-        /,
-        future: Any,
-        key: str,
-        seconds: SupportsFloat | SupportsIndex,
-        timeout: SupportsFloat | SupportsIndex | None,
+        self, /, future: Any, key: str, seconds: SupportsFloat | SupportsIndex, timeout: object
     ) -> int: ...
     def hold(
         self,
@@ -72,29 +90,23 @@ class EventLoopClient:
         key: Any,
         cost: SupportsIndex | None,
         ttl: SupportsFloat | SupportsIndex | None,
-        timeout: SupportsFloat | SupportsIndex | None,
+        timeout: object,
     ) -> int: ...
-    def next(
-        self, /, future: Any, key: Any | None, timeout: SupportsFloat | SupportsIndex | None
-    ) -> int: ...
+    def next(self, /, future: Any, key: Any | None, timeout: object) -> int: ...
     def peek(
-        self,
-        /,
-        future: Any,
-        key: str,
-        cost: SupportsIndex | None,
-        timeout: SupportsFloat | SupportsIndex | None,
+        self, /, future: Any, key: str, cost: SupportsIndex | None, timeout: object
     ) -> int: ...
     def poll_timeout(self, /) -> float | None: ...
-    def reset(
-        self, /, future: Any, key: str, timeout: SupportsFloat | SupportsIndex | None
+    def refill(
+        self, /, future: Any, block: Block, wanted: SupportsIndex, timeout: object
     ) -> int: ...
+    def reset(self, /, future: Any, key: str, timeout: object) -> int: ...
     def set_limits(
         self,
         /,
         future: Any,
         key: str,
-        limits: str | Limit | list[str | Limit],
+        limits: str | Limit | Sequence[str | Limit],
         timeout: SupportsFloat | SupportsIndex | None,
     ) -> int: ...
     def settle(self, /) -> None: ...
@@ -163,7 +175,7 @@ class LockerClient:
         name: str = "",
         timeout: SupportsFloat | SupportsIndex | None = ...,
         on_failure: str = "raise",
-        share: str | Limit | list[str | Limit] | None = None,
+        share: str | Limit | Sequence[str | Limit] | None = None,
     ) -> Self: ...
     def _give_back(
         self, /, held: Held, spent: SupportsGetItem[int, SupportsIndex] | None = None
@@ -215,7 +227,7 @@ class LockerClient:
         self,
         /,
         key: str,
-        limits: str | Limit | list[str | Limit],
+        limits: str | Limit | Sequence[str | Limit],
         *,
         timeout: SupportsFloat | SupportsIndex | None = ...,
     ) -> None: ...
@@ -246,12 +258,15 @@ class LockerServer:
         /,
         max_requests: SupportsIndex = ...,
         in_seconds: SupportsFloat | SupportsIndex = ...,
-        url: str = "tcp://*:7777",
+        url: str = ...,
         *,
-        limits: dict[str, str | Limit | list[str | Limit]] | None = None,
+        limits: Mapping[str, str | Limit | Sequence[str | Limit]] | None = None,
+        config: str | PathLike[str] | None = None,
         block: bool = True,
         patience: SupportsFloat | SupportsIndex = ...,
+        data_dir: str | PathLike[str] | None = None,
     ) -> Self: ...
+    def reload(self, /) -> None: ...
     def stats(self, /) -> dict[str, int]: ...
     def stop(self, /) -> None: ...
     @property

@@ -21,16 +21,16 @@ from zmqlocker._exceptions import Forgotten, LockerError, NotHeld, ServerUnavail
 from zmqlocker._held import _Lease, _Reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from types import EllipsisType
 
     from typing_extensions import Self
 
     from zmqlocker import Decision, Limit
 
-    Timeout = float | EllipsisType | None
-    Keys = str | dict[str, int]
-    Limits = str | Limit | list[str | Limit]
+    _Timeout = float | EllipsisType | None
+    _Keys = str | dict[str, int]
+    _Limits = str | Limit | Sequence[str | Limit]
 
 __all__ = ["Block", "LockerClient", "Permit", "Reservation"]
 
@@ -109,18 +109,18 @@ class Block:
         """Spend one permit: "go", or "sorry" if there is none."""
         return "go" if await self._refuse(1, ...) is None else "sorry"
 
-    async def try_acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:
+    async def try_acquire(self, cost: int = 1, *, timeout: _Timeout = ...) -> Decision:
         """Spend `cost` permits if they are to be had now."""
         refusal = await self._refuse(cost, timeout)
         return self._block._allowed() if refusal is None else refusal
 
-    async def acquire(self, cost: int = 1, *, timeout: Timeout = ...) -> Decision:
+    async def acquire(self, cost: int = 1, *, timeout: _Timeout = ...) -> Decision:
         """Spend `cost` permits; where there are none, wait for them in the server's queue."""
         if await self._refuse(cost, timeout) is None:
             return self._block._allowed()
         return await self._client.acquire(self.key, cost, timeout=timeout)
 
-    async def _refuse(self, cost: int, timeout: Timeout) -> Decision | None:
+    async def _refuse(self, cost: int, timeout: _Timeout) -> Decision | None:
         """Spend permits; `None` if they were spent, or else what the server says."""
         wanted = self._block._spend(cost)
         if isinstance(wanted, int):
@@ -172,9 +172,9 @@ class LockerClient:
         url: str | list[str] | tuple[str, ...] = "tcp://localhost:7777",
         *,
         name: str = "",
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
         on_failure: str = "raise",
-        share: Limits | None = None,
+        share: _Limits | None = None,
     ) -> None:
         """Connect in the background; the servers need not be up yet."""
         options: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
@@ -188,32 +188,32 @@ class LockerClient:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def next(self, key: str | None = None, *, timeout: Timeout = ...) -> str:
+    async def next(self, key: str | None = None, *, timeout: _Timeout = ...) -> str:
         """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""
         answer: str = await self._ask(self._core.next, key, timeout)
         return answer
 
     async def try_acquire(
         self,
-        key: Keys,
+        key: _Keys,
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and do not wait for them."""
 
         def start(future: asyncio.Future[Any]) -> int:
-            return self._core.acquire(future, False, key, cost, timeout, on_failure)  # noqa: FBT003
+            return self._core.acquire(future, False, key, cost, timeout, on_failure)
 
         decision: Decision = await self._ask(start)
         return decision
 
     async def try_acquire_many(
         self,
-        keys: Iterable[Keys],
+        keys: Iterable[_Keys],
         *,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
         on_failure: str | None = None,
     ) -> list[Decision]:
         """Ask for permits of many keys at once, each by itself."""
@@ -222,32 +222,34 @@ class LockerClient:
 
     async def acquire(
         self,
-        key: Keys,
+        key: _Keys,
         cost: int | None = None,
         *,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and wait for them in the server's queue."""
 
-        def start(future: asyncio.Future[Any], left: Timeout) -> int:
-            return self._core.acquire(future, True, key, cost, left, on_failure)  # noqa: FBT003
+        def start(future: asyncio.Future[Any], left: _Timeout) -> int:
+            return self._core.acquire(future, True, key, cost, left, on_failure)
 
         decision: Decision = await self._ask_until_heard(start, timeout)
         return decision
 
     def limit(
         self,
-        key: Keys,
+        key: _Keys,
         cost: int | None = None,
         *,
         ttl: float = 0.8,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
     ) -> Permit:
         """Hold permits of a concurrency limit in an `async with` block."""
         return Permit(self, (key, cost, ttl), timeout)
 
-    def reserve(self, key: Keys, cost: int | None = None, *, timeout: Timeout = ...) -> Reservation:
+    def reserve(
+        self, key: _Keys, cost: int | None = None, *, timeout: _Timeout = ...
+    ) -> Reservation:
         """Take permits in an `async with` block whose real cost is known only afterwards."""
         return Reservation(self, (key, cost, None), timeout)
 
@@ -257,11 +259,11 @@ class LockerClient:
 
     def limited(
         self,
-        key: Keys,
+        key: _Keys,
         cost: int | None = None,
         *,
         ttl: float = 0.8,
-        timeout: Timeout = ...,
+        timeout: _Timeout = ...,
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Have each call of a coroutine function wait for its permits, and hold them meanwhile."""
 
@@ -275,20 +277,20 @@ class LockerClient:
 
         return decorate
 
-    async def peek(self, key: str, cost: int | None = None, *, timeout: Timeout = ...) -> Decision:
+    async def peek(self, key: str, cost: int | None = None, *, timeout: _Timeout = ...) -> Decision:
         """Tell what the answer to a request would be. Takes nothing."""
         decision: Decision = await self._ask(self._core.peek, key, cost, timeout)
         return decision
 
-    async def reset(self, key: str, *, timeout: Timeout = ...) -> None:
+    async def reset(self, key: str, *, timeout: _Timeout = ...) -> None:
         """Forget everything that was used of `key`, and a freeze. Leases stay."""
         await self._ask(self._core.reset, key, timeout)
 
-    async def freeze(self, key: str, seconds: float, *, timeout: Timeout = ...) -> None:
+    async def freeze(self, key: str, seconds: float, *, timeout: _Timeout = ...) -> None:
         """Let nobody have a permit of `key` for so many seconds."""
         await self._ask(self._core.freeze, key, seconds, timeout)
 
-    async def set_limits(self, key: str, limits: Limits, *, timeout: Timeout = ...) -> None:
+    async def set_limits(self, key: str, limits: _Limits, *, timeout: _Timeout = ...) -> None:
         """Give `key` other limits while the server runs. What was used stays used."""
         await self._ask(self._core.set_limits, key, limits, timeout)
 
@@ -325,14 +327,15 @@ class LockerClient:
         """Tell the servers."""
         return repr(self._client).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
 
-    async def _hold(self, wanted: tuple[Any, ...], timeout: Timeout) -> _zmqlocker.Held:
-        def start(future: asyncio.Future[Any], left: Timeout) -> int:
-            return self._core.hold(future, *wanted, left)
+    async def _hold(self, wanted: tuple[Any, ...], timeout: _Timeout) -> _zmqlocker.Held:
+        def start(future: asyncio.Future[Any], left: _Timeout) -> int:
+            key, cost, ttl = wanted
+            return self._core.hold(future, key, cost, ttl, left)
 
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held
 
-    async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: Timeout) -> None:
+    async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: _Timeout) -> None:
         try:
             await self._ask(self._core.refill, block, wanted, timeout)
         except ServerUnavailable:
@@ -344,8 +347,8 @@ class LockerClient:
 
     async def _ask_until_heard(
         self,
-        start: Callable[[asyncio.Future[Any], Timeout], int],
-        timeout: Timeout,
+        start: Callable[[asyncio.Future[Any], _Timeout], int],
+        timeout: _Timeout,
     ) -> Any:
         """Ask, and ask again where the server has let the place in its queue go."""
         loop = asyncio.get_running_loop()
@@ -355,7 +358,7 @@ class LockerClient:
         while True:
             try:
                 return await self._ask(start, left)
-            except Forgotten:  # noqa: PERF203
+            except Forgotten:
                 left = None if deadline is None else max(deadline - loop.time(), 1e-9)
 
     async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:

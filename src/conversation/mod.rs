@@ -5,6 +5,7 @@
 //! requests wait at a server, or leases are held there, beats tell it that the client lives; their
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
+mod hearing;
 mod question;
 mod talk;
 
@@ -12,13 +13,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
-use crate::conversation::question::Question;
-use crate::conversation::talk::{Lease, Talk, shortened};
+use crate::conversation::question::{Question, Together};
+use crate::conversation::talk::Talk;
 use crate::engine::{
-    ClientInfo, Code, GrantId, Hold, Problem, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
+    ClientInfo, GrantId, Hold, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
-use crate::wire::reply::{Replies, ServerItem};
 use crate::wire::request::{encode_bye, encode_cancel, encode_request};
 use crate::wire::seed::{self, BYTES_MAX};
 use crate::wire::{Frames, ITEMS_MAX};
@@ -29,8 +29,14 @@ const BEAT_INTERVAL: Duration = WAITER_SILENCE_MAX.checked_div(4).unwrap();
 /// After so many requests the server is told which answers it may forget.
 const FLOOR_INTERVAL: u32 = 64;
 
+/// How many requests are asked together at most.
+const TOGETHER_MAX: usize = 512;
+
+/// When requests that are asked together have so many bytes, no more are added.
+pub const TOGETHER_BYTES_MAX: usize = 16 * 1024;
+
 /// A message is sent when it has so many bytes, that another item fits for certain.
-const FULL: usize = BYTES_MAX - 8192;
+const FULL: usize = BYTES_MAX - TOGETHER_BYTES_MAX - 8192;
 
 /// What a client is told by the world.
 #[derive(Debug)]
@@ -61,6 +67,8 @@ pub enum Outcome {
     Seed(LinkId, Vec<u8>),
     /// A server answered.
     Reply(LinkId, Reply),
+    /// A server answered all that was asked together, in its order.
+    Replies(LinkId, Vec<Reply>),
     /// The time of the caller ran out while the request waited at a server.
     Late,
     /// The time of the caller ran out, and no server had said anything about the request.
@@ -124,11 +132,48 @@ impl Conversation {
             encode_request(&mut item, id, request);
             item
         });
-        let question = Question { item, ttl, wait, deadline, sent_at: now, queued_on: None };
+        let question =
+            Question { item, ttl, wait, deadline, sent_at: now, queued_on: None, together: None };
         self.questions.insert(id, question);
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
         self.perform(now);
         id
+    }
+
+    /// Starts several requests that wait for nothing, and that together are no longer than
+    /// [`TOGETHER_BYTES_MAX`]: how many of `requests` there are under the number that is given.
+    pub fn ask_together(
+        &mut self,
+        now: Timestamp,
+        requests: &[Request<'_>],
+        deadline: Option<Timestamp>,
+    ) -> (RequestId, usize) {
+        let first = self.asking.next_number();
+        let mut item = Vec::new();
+        let mut count = 0;
+        for request in requests.iter().take(TOGETHER_MAX) {
+            encode_request(&mut item, RequestId(first.0 + count), request);
+            count += 1;
+            if item.len() > TOGETHER_BYTES_MAX {
+                break;
+            }
+        }
+        let asked = usize::try_from(count).unwrap_or(usize::MAX);
+        let id = self.asking.ask_together(now, None, count);
+        let (item, together) = (Some(item), Some(Together::new(asked)));
+        let question = Question {
+            item,
+            ttl: None,
+            wait: None,
+            deadline,
+            sent_at: now,
+            queued_on: None,
+            together,
+        };
+        self.questions.insert(id, question);
+        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
+        self.perform(now);
+        (id, asked)
     }
 
     /// Nobody waits for the answer any more: what was granted with it is given back.
@@ -226,6 +271,12 @@ impl Conversation {
         self.talks.iter().filter_map(|talk| talk.next_beat).min()
     }
 
+    /// Whether a server has still to answer a beat.
+    #[must_use]
+    pub fn is_beat_unanswered(&self) -> bool {
+        self.talks.iter().any(|talk| !talk.beats.is_empty())
+    }
+
     /// Whether a server was heard since a request was last given up because of silence.
     #[must_use]
     pub const fn is_available(&self) -> bool {
@@ -276,11 +327,13 @@ impl Conversation {
         while let Some(output) = self.asking.poll_output() {
             match output {
                 asking::Output::Send(link, request) => self.send(now, link, request),
-                asking::Output::Cancel(link, request) => {
-                    let talk = &mut self.talks[link.0];
-                    if talk.is_up && talk.hello_said {
-                        talk.write(|body| encode_cancel(body, request));
-                        self.flush_full(link);
+                asking::Output::Cancel(link, first, count) => {
+                    for id in first.0..first.0 + count {
+                        let talk = &mut self.talks[link.0];
+                        if talk.is_up && talk.hello_said {
+                            talk.write(|body| encode_cancel(body, RequestId(id)));
+                            self.flush_full(link);
+                        }
                     }
                 }
             }
@@ -300,7 +353,9 @@ impl Conversation {
         self.talks[link.0].hello(self.session, &self.me);
         let talk = &mut self.talks[link.0];
         talk.write(|body| body.extend_from_slice(item));
-        talk.requests_since_beat += 1;
+        let count = question.together.as_ref().map_or(1, |together| together.replies.len());
+        talk.items += count - 1;
+        talk.requests_since_beat += u32::try_from(count).unwrap_or(u32::MAX);
         if talk.requests_since_beat >= FLOOR_INTERVAL {
             self.last_beat += 1;
             let number = self.last_beat;
@@ -312,7 +367,7 @@ impl Conversation {
     /// Sends a message that nothing more may be added to.
     fn flush_full(&mut self, link: LinkId) {
         let talk = &mut self.talks[link.0];
-        if talk.body.len() > FULL || talk.items + 8 > ITEMS_MAX {
+        if talk.body.len() > FULL || talk.items + TOGETHER_MAX + 8 > ITEMS_MAX {
             talk.items = 0;
             let message = Frames::from_iter([talk.body.as_slice()]);
             talk.body.clear();
@@ -333,106 +388,6 @@ impl Conversation {
             talk.hello(self.session, &self.me);
             talk.beat(now, number, floor);
             self.flush_full(link);
-        }
-    }
-
-    /// Takes in a message of a server.
-    fn hear(&mut self, now: Timestamp, link: LinkId, message: &Frames) {
-        self.available = true;
-        if message.len() != 1 {
-            if let Some((id, body)) = seed_answer(message)
-                && self.asking.answered(link, id)
-                && self.end(id).is_some()
-            {
-                self.outputs.push_back(Output::Finish(id, Outcome::Seed(link, body.to_vec())));
-            }
-            return;
-        }
-        for item in Replies::new(message.get(0).unwrap_or_default()) {
-            match item {
-                Ok(ServerItem::Welcome { server, .. }) => self.talks[link.0].welcome(server),
-                Ok(ServerItem::Heard { number }) => self.talks[link.0].heard(number),
-                Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),
-                Ok(ServerItem::Problem(problem)) => self.take_problem(now, link, &problem),
-                Err(problem) => return self.take_problem(now, link, &problem),
-            }
-        }
-    }
-
-    fn answer(&mut self, now: Timestamp, link: LinkId, id: RequestId, reply: Reply) {
-        match &reply {
-            Reply::Queued { .. } => {
-                if let Some(question) = self.questions.get_mut(&id)
-                    && question.queued_on.is_none()
-                    && self.asking.is_asked(link, id)
-                {
-                    question.queued_on = Some(link);
-                    if let Some((deadline, later)) = question.wait_for_last_word() {
-                        self.deadlines.remove(&(deadline, id));
-                        self.deadlines.insert((later, id));
-                    }
-                    self.asking.handle(now, asking::Input::Queued(id));
-                    self.talks[link.0].waiting += 1;
-                    self.talks[link.0].schedule_beat_from(now);
-                }
-                return;
-            }
-            // It is asked again when the link is up again, or another server is asked.
-            Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
-            Reply::Refuse(Problem { code: Code::Forgotten, .. }) => {
-                return self.ask_anew(now, link, id);
-            }
-            _ => {}
-        }
-        if !self.asking.answered(link, id) {
-            return;
-        }
-        let Some(question) = self.end(id) else { return };
-        if let (Some(ttl), Reply::Decision(decision)) = (question.ttl, &reply)
-            && let Some(grant) = decision.grant
-        {
-            let talk = &mut self.talks[link.0];
-            let counted_from = question.sent_at.max(talk.heard_at);
-            let valid_until = counted_from + shortened(ttl);
-            talk.leases.insert(grant, Lease { ttl, valid_until });
-            talk.schedule_beat_from(now);
-        }
-        self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
-    }
-
-    /// The server has let the place of a request in its queue go: it is asked under a new number,
-    /// which is of no concern to whoever waits.
-    fn ask_anew(&mut self, now: Timestamp, link: LinkId, id: RequestId) {
-        let forgotten = "the client was not heard of for too long while it waited: ask again";
-        let problem = Problem { code: Code::Forgotten, message: forgotten.to_owned() };
-        if self.asking.answered(link, id) && self.end(id).is_some() {
-            let outcome = Outcome::Reply(link, Reply::Refuse(problem));
-            self.outputs.push_back(Output::Finish(id, outcome));
-        }
-        self.perform(now);
-    }
-
-    /// Something is wrong between the server and us, not with one request.
-    fn take_problem(&mut self, now: Timestamp, link: LinkId, problem: &Problem) {
-        if problem.code == Code::UnknownSession {
-            // It has forgotten us, and all that it had granted: from the start.
-            let talk = &mut self.talks[link.0];
-            talk.disconnect();
-            talk.leases.clear();
-            self.requeue(link);
-            self.asking.handle(now, asking::Input::Down(link));
-            self.talks[link.0].connect();
-            self.asking.handle(now, asking::Input::Up(link));
-            return;
-        }
-        let asked = |(id, question): (&RequestId, &Question)| {
-            (question.item.is_some() && self.asking.is_asked(link, *id)).then_some(*id)
-        };
-        for id in self.questions.iter().filter_map(asked).collect::<Vec<_>>() {
-            if self.asking.answered(link, id) && self.end(id).is_some() {
-                let reply = Reply::Refuse(problem.clone());
-                self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
-            }
         }
     }
 
@@ -479,11 +434,4 @@ impl Conversation {
         }
         Some(question)
     }
-}
-
-/// The number and the body of an answer of the seed's protocol.
-fn seed_answer(message: &Frames) -> Option<(RequestId, &[u8])> {
-    let (number, empty, body) = (message.get(0)?, message.get(1)?, message.get(2)?);
-    let number = u64::from_be_bytes(number.try_into().ok()?);
-    (message.len() == 3 && empty.is_empty()).then_some((RequestId(number), body))
 }

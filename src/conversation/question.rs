@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::asking::LinkId;
+use crate::engine::Reply;
 use crate::time::Timestamp;
 
 /// How much longer than its caller wanted a request waits, at most, for the answer of the server in
@@ -20,6 +21,30 @@ pub(super) struct Question {
     pub(super) deadline: Option<Timestamp>,
     pub(super) sent_at: Timestamp,
     pub(super) queued_on: Option<LinkId>,
+    /// The answers so far, where several requests are asked together; else none.
+    pub(super) together: Option<Together>,
+}
+
+/// Requests that are asked together, and answered when all of them are.
+#[derive(Debug)]
+pub(super) struct Together {
+    pub(super) replies: Vec<Option<Reply>>,
+    pub(super) left: usize,
+}
+
+impl Together {
+    pub(super) fn new(count: usize) -> Self {
+        Self { replies: vec![None; count], left: count }
+    }
+
+    /// Takes one answer in. All of them, once there are no more to come.
+    pub(super) fn take(&mut self, place: usize, reply: Reply) -> Option<Vec<Reply>> {
+        let slot = self.replies.get_mut(place)?;
+        if slot.replace(reply).is_none() {
+            self.left -= 1;
+        }
+        (self.left == 0).then(|| std::mem::take(&mut self.replies).into_iter().flatten().collect())
+    }
 }
 
 impl Question {

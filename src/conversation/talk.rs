@@ -84,13 +84,38 @@ impl Talk {
         self.server = Some(server);
     }
 
-    pub(super) fn heard(&mut self, number: u64) {
+    /// The server has heard a beat at `now` or before. The leases that had ended for us until then:
+    /// no answer revives them, for others may have them.
+    pub(super) fn heard(&mut self, now: Timestamp, number: u64) -> Vec<GrantId> {
+        let ended =
+            |(grant, lease): (&GrantId, &Lease)| (lease.valid_until(self) <= now).then_some(*grant);
+        let ended: Vec<_> = self.leases.iter().filter_map(ended).collect();
+        for grant in &ended {
+            self.leases.remove(grant);
+        }
         while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
         {
             self.beats.pop_front();
             if beat == number {
                 self.heard_at = self.heard_at.max(sent_at);
             }
+        }
+        ended
+    }
+
+    /// A lease was granted. If much of it is over already, it is to be renewed at once.
+    pub(super) fn take_lease(
+        &mut self,
+        now: Timestamp,
+        grant: GrantId,
+        sent_at: Timestamp,
+        ttl: Duration,
+    ) {
+        let valid_until = sent_at.max(self.heard_at) + shortened(ttl);
+        self.leases.insert(grant, Lease { ttl, valid_until });
+        self.schedule_beat_from(now);
+        if valid_until < now + ttl * 2 / 3 {
+            self.next_beat = Some(now);
         }
     }
 

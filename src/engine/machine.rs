@@ -8,11 +8,11 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::engine::gate::{Bounds, Gate, Said};
+use crate::engine::event::{Input, Output, Tally};
+use crate::engine::gate::{Bounds, Gate, Restored, Said, Unfit};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
 use crate::engine::request::{
@@ -22,72 +22,6 @@ use crate::engine::rules::Rules;
 use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
-
-/// What the engine is told. `E` is the shell's address of one of the seed's clients.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input<'a, 'b, E> {
-    /// The seed's request: one permit of the key `default`.
-    Next(E),
-    /// A request of a session. If it was made before, its answer is repeated.
-    Ask(SessionId, RequestId, &'a Request<'b>),
-    /// The client lives, and has the answers to all its requests below this one.
-    Beat(SessionId, RequestId),
-    /// Nobody wants the answer to this request: what was granted with it comes back.
-    Cancel(SessionId, RequestId),
-    /// The client goes.
-    Bye(SessionId),
-    /// The connection of a session is gone, and the answers to these requests with it.
-    Lost(SessionId, &'a [RequestId]),
-    /// The keys have other limits from now on.
-    Rules(Rules),
-    /// Nothing but the time.
-    Tick,
-    /// The service ends: whoever waits is answered now.
-    Close,
-}
-
-/// What is to be said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output<E> {
-    /// The answer to one of the seed's clients.
-    Seed {
-        /// The address that came with the request.
-        to: E,
-        /// What to say; a problem if the key `default` cannot be had this way.
-        answer: Result<Answer, Problem>,
-    },
-    /// The answer to a request of a session.
-    Reply {
-        /// The session.
-        session: SessionId,
-        /// Its request.
-        request: RequestId,
-        /// What to say.
-        reply: Reply,
-    },
-    /// A limit in shadow mode would have refused a request.
-    WouldRefuse {
-        /// The key.
-        key: Box<str>,
-        /// The limit.
-        limit: Arc<str>,
-    },
-}
-
-/// What a machine counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Requests that were allowed.
-    pub allowed: u64,
-    /// Requests that were refused.
-    pub refused: u64,
-    /// Requests that wait at present.
-    pub waiting: usize,
-    /// Keys that are in use at present.
-    pub keys: usize,
-    /// Sessions of clients at present.
-    pub sessions: usize,
-}
 
 /// Decides who gets permits of which keys, and when.
 ///
@@ -151,8 +85,44 @@ impl<E> Machine<E> {
         }
     }
 
-    /// From now on grants have numbers above `last`: where the runs of a server start far apart, what
-    /// an earlier run granted is not taken for what this one has.
+    /// From now on what is used outlives the machine: each time that more is used of a limit than
+    /// was recorded, [`Output::Record`] says what to write down and [`Output::Await`] that answers
+    /// wait for it. That holds for limits of five seconds and more.
+    ///
+    /// A record says more than is used, by a 16th of the limit, so most grants need none.
+    pub const fn make_durable(&mut self) {
+        self.gate.durable = true;
+    }
+
+    /// Takes up a record of an earlier run, before anything is asked for. Its instants are of the
+    /// clock of `now` if that is the `same_clock`; otherwise all that was left to wait when it was
+    /// written is left now. Drain the outputs after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`] if this is no record, or of one key too many.
+    pub fn restore(
+        &mut self,
+        now: Timestamp,
+        same_clock: bool,
+        key: &str,
+        record: &[u8],
+    ) -> Result<Restored, Unfit> {
+        let restored = self.gate.restore(now, same_clock, key, record);
+        self.pass_on();
+        restored
+    }
+
+    /// Records exactly what is used, so that a later run goes on from there: of some keys, from
+    /// place 0 `on`. Where to go on after the outputs are drained; `None` at the end.
+    pub fn settle(&mut self, now: Timestamp, on: usize) -> Option<usize> {
+        let next = self.gate.settle(now, on);
+        self.pass_on();
+        next
+    }
+
+    /// From now on grants have numbers above `last`: where the runs of a server start far apart,
+    /// what an earlier run granted is not taken for what this one has.
     pub fn number_grants_above(&mut self, last: GrantId) {
         self.gate.grants.number_above(last);
     }
@@ -283,7 +253,7 @@ impl<E> Machine<E> {
             }
             Some(Asked::Cancelled) => return,
             Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
-            Some(Asked::Answered { reply, .. }) => reply.clone(),
+            Some(Asked::Answered(answered)) => answered.0.clone(),
         };
         self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
     }
@@ -320,7 +290,8 @@ impl<E> Machine<E> {
                 session.waiting -= 1;
                 self.gate.leave(now, waiter);
             }
-            Some(Asked::Answered { reply, charges }) => {
+            Some(Asked::Answered(answered)) => {
+                let (reply, charges) = *answered;
                 self.take_back(now, &reply, &charges);
             }
             Some(Asked::Cancelled) | None => {}
@@ -334,7 +305,8 @@ impl<E> Machine<E> {
             self.forget_request(id, request);
         }
         for request in requests {
-            if let Some(Asked::Answered { reply, charges }) = self.forget_request(id, *request) {
+            if let Some(Asked::Answered(answered)) = self.forget_request(id, *request) {
+                let (reply, charges) = *answered;
                 self.take_back(now, &reply, &charges);
             }
         }
@@ -427,6 +399,10 @@ impl<E> Machine<E> {
                 Said::WouldRefuse { key, limit } => {
                     self.outputs.push_back(Output::WouldRefuse { key, limit });
                 }
+                Said::Record { number, key, record } => {
+                    self.outputs.push_back(Output::Record { number, key, record });
+                }
+                Said::Await { number } => self.outputs.push_back(Output::Await { number }),
             }
         }
     }
@@ -443,7 +419,7 @@ impl<E> Machine<E> {
             }
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let answered = Asked::Answered { reply: reply.clone(), charges };
+        let answered = Asked::Answered(Box::new((reply.clone(), charges)));
         if let Some(Asked::Waiting(_)) = session.requests.insert(request, answered) {
             session.waiting -= 1;
         }

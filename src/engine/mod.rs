@@ -1,10 +1,12 @@
 //! SANS-IO: who gets a permit, and when. No clock, socket, thread or random number lives here.
 
+mod event;
 mod gate;
 mod grant;
 mod key;
 mod limit;
 mod machine;
+mod record;
 mod request;
 mod rules;
 mod session;
@@ -12,10 +14,11 @@ mod table;
 mod timers;
 mod waiters;
 
-pub use gate::Bounds;
+pub use event::{Input, Output, Tally};
+pub use gate::{Bounds, Restored, Unfit};
 pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
-pub use machine::{Input, Machine, Output, Tally};
+pub use machine::Machine;
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };

@@ -66,11 +66,8 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(super) enum Asked {
     Waiting(WaiterId),
-    Answered {
-        reply: Reply,
-        /// What was taken for good with it.
-        charges: Charges,
-    },
+    /// With what was taken for good. Elsewhere, as records move about when others come and go.
+    Answered(Box<(Reply, Charges)>),
     /// Nobody wants the answer, should the request still come.
     Cancelled,
 }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::engine::grant::GrantId;
 use crate::engine::key::Key;
-use crate::engine::limit::Meter;
+use crate::engine::limit::{Cover, Meter};
 use crate::engine::rules::Limits;
 use crate::engine::waiters::WaiterId;
 use crate::time::Timestamp;
@@ -39,6 +39,8 @@ pub(super) struct Table {
     free: Vec<u32>,
     /// Where the search for idle keys goes on.
     hand: usize,
+    /// The names of keys that were forgotten, and of which there is a record.
+    forgotten: Vec<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -59,11 +61,24 @@ pub(super) struct KeyState {
     pub(super) rules_version: u32,
     /// One for each limit.
     pub(super) meters: Meters,
+    /// What was recorded of the meters.
+    pub(super) recorded: Option<Box<Recorded>>,
     /// What only few keys have at a time.
     pub(super) rest: Option<Box<Rest>>,
 }
 
 pub(super) type Meters = SmallVec<[Meter; 1]>;
+
+/// What was recorded of a key, for a later run of the server.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    /// The number of the latest record.
+    pub(super) number: u64,
+    /// What it covers, for each limit.
+    pub(super) latest: Vec<Cover>,
+    /// What the record before covers, until the latest is known to be written.
+    pub(super) awaited: Option<Vec<Cover>>,
+}
 
 /// What a key has beside its meters while it is waited for, held, lent, frozen or changed.
 #[derive(Debug, Default)]
@@ -89,8 +104,8 @@ pub(super) struct Rest {
 
 impl KeyState {
     pub(super) fn new(name: &str, limits: Arc<Limits>, rules_version: u32) -> Self {
-        let meters = fresh_meters(&limits);
-        Self { name: name.into(), limits, version: 0, rules_version, meters, rest: None }
+        let (name, meters) = (name.into(), fresh_meters(&limits));
+        Self { name, limits, version: 0, rules_version, meters, recorded: None, rest: None }
     }
 
     /// What only few keys have; made if it is not there.
@@ -130,6 +145,7 @@ impl Table {
             slots: Vec::new(),
             free: Vec::new(),
             hand: 0,
+            forgotten: Vec::new(),
         }
     }
 
@@ -187,6 +203,21 @@ impl Table {
         }
     }
 
+    /// The name of a key that was forgotten, and of which there is a record.
+    pub(super) fn poll_forgotten(&mut self) -> Option<Box<str>> {
+        self.forgotten.pop()
+    }
+
+    /// The keys of `count` places from one on, and the place after them, if there are more.
+    pub(super) fn some(&self, from: usize, count: usize) -> (Vec<KeyId>, Option<usize>) {
+        let places = self.slots.iter().enumerate().skip(from).take(count);
+        let keys = places.filter(|(_, slot)| slot.state.is_some()).filter_map(|(place, slot)| {
+            Some(KeyId { place: u32::try_from(place).ok()?, generation: slot.generation })
+        });
+        let end = from.saturating_add(count);
+        (keys.collect(), Some(end).filter(|end| *end < self.slots.len()))
+    }
+
     /// How many keys are in use.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -211,7 +242,9 @@ impl Table {
 
     fn vacate(&mut self, place: u32) {
         let slot = &mut self.slots[place as usize];
-        slot.state = None;
+        let state = slot.state.take();
+        let recorded = state.filter(|state| state.recorded.is_some());
+        self.forgotten.extend(recorded.map(|state| state.name));
         slot.generation = slot.generation.wrapping_add(1);
         if let Ok(entry) = self.index.find_entry(slot.hash, |other| *other == place) {
             entry.remove();

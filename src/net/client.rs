@@ -187,20 +187,31 @@ impl Client {
     ) -> Result<Vec<Heard>, Error> {
         let connections = self.connections()?;
         let mut heard = Vec::with_capacity(requests.len());
+        let mut judge = |request, outcome| {
+            heard.push(match self.judge(request, timeout, outcome) {
+                Err(Error::Unavailable { .. }) if !matches!(policy, Policy::Raise) => {
+                    self.fall_back(request, policy)
+                }
+                judged => judged?,
+            });
+            Ok(())
+        };
         for some in requests.chunks(UNDER_WAY_MAX) {
-            if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
-                heard.extend(some.iter().map(|request| self.fall_back(request, policy)));
-                continue;
-            }
-            let question = |request| Question { request: Some(request), only: None, timeout };
-            let outcomes = connections.ask_all(some.iter().map(question), go_on)?;
-            for (request, outcome) in some.iter().zip(outcomes) {
-                heard.push(match self.judge(request, timeout, outcome) {
-                    Err(Error::Unavailable { .. }) if !matches!(policy, Policy::Raise) => {
-                        self.fall_back(request, policy)
+            let mut rest = some.iter();
+            for (count, outcome) in connections.ask_all(some, timeout, go_on)? {
+                let group = rest.by_ref().take(count);
+                match outcome {
+                    Outcome::Replies(link, replies) => {
+                        for (request, reply) in group.zip(replies) {
+                            judge(request, Outcome::Reply(link, reply))?;
+                        }
                     }
-                    judged => judged?,
-                });
+                    outcome => {
+                        for request in group {
+                            judge(request, outcome.clone())?;
+                        }
+                    }
+                }
             }
         }
         Ok(heard)
@@ -235,6 +246,7 @@ impl Client {
                     self.connections().map_or_else(|_| String::new(), Connections::problems);
                 Err(Error::Unavailable { servers: self.servers(), timeout, problem })
             }
+            Outcome::Replies(_, replies) => Err(Error::unexpected(&replies)),
             Outcome::Seed(link, body) => Err(self.nonsense(link, &body)),
         }
     }

@@ -17,7 +17,7 @@ use mio::{Poll, Token, Waker};
 use crate::asking::{LinkId, RequestId};
 use crate::config::ClientConfig;
 use crate::conversation::{Conversation, Outcome};
-use crate::engine::{ClientInfo, GrantId};
+use crate::engine::{ClientInfo, GrantId, Request};
 use crate::error::Error;
 use crate::net::clock::BootClock;
 use crate::net::exchange::{Caller, Question, Shared, Watch};
@@ -88,29 +88,33 @@ impl Connections {
         waited.and(outcome.ok_or(Error::Interrupted))
     }
 
-    /// Asks several questions in as few messages as they fit into, and waits for all outcomes.
-    pub(super) fn ask_all<'a>(
+    /// Asks several things that wait for nothing in as few messages as they fit into, and waits for
+    /// all outcomes: each with how many of the requests it is for.
+    pub(super) fn ask_all(
         &self,
-        questions: impl Iterator<Item = Question<'a>>,
+        requests: &[Request<'_>],
+        timeout: Option<Duration>,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<Outcome>, Error> {
-        let mut requests = Vec::new();
+    ) -> Result<Vec<(usize, Outcome)>, Error> {
         let mut shared = self.lock();
         let started = shared.clock.now();
-        for question in questions {
-            requests.push(shared.begin(question, Caller::Thread(thread::current()))?.0);
+        let mut groups = Vec::new();
+        let mut rest = requests;
+        while !rest.is_empty() {
+            let (id, count) = shared.begin_together(rest, timeout)?;
+            groups.push((id, count));
+            rest = &rest[count..];
         }
         drop(shared);
-        let mut outcomes = Vec::with_capacity(requests.len());
+        let mut outcomes = Vec::with_capacity(groups.len());
         let waited = self.wait(started, go_on, |shared| {
-            while let Some(request) = requests.get(outcomes.len()) {
-                let Some(outcome) = shared.take_outcome(*request) else { return false };
-                outcomes.push(outcome);
+            while let Some((id, count)) = groups.get(outcomes.len()) {
+                let Some(outcome) = shared.take_outcome(*id) else { return false };
+                outcomes.push((*count, outcome));
             }
             true
         });
-        let mut shared = self.lock();
-        shared.leave_all(&requests);
+        self.lock().leave_all(groups.iter().map(|(id, _)| *id));
         waited.map(|()| outcomes)
     }
 
@@ -175,10 +179,17 @@ impl Connections {
 
     /// For how long a lease is safe; `None` if it is lost.
     pub(super) fn lease_remaining(&self, link: LinkId, grant: GrantId) -> Option<Duration> {
-        let shared = self.lock();
+        let mut shared = self.lock();
+        // The answer that keeps it may have come. What goes wrong goes wrong again for who asks.
+        if !shared.closed {
+            let _ = shared.glance().and_then(|()| self.exchange(&mut shared).map(drop));
+        }
         let now = shared.clock.now();
-        let valid_until = shared.conversation.lease_valid_until(now, link, grant)?;
-        Some(valid_until.since(now))
+        let valid_until = shared.conversation.lease_valid_until(now, link, grant);
+        if !shared.collected.is_empty() {
+            self.room.wake_watcher();
+        }
+        valid_until.map(|valid_until| valid_until.since(now))
     }
 
     /// A lease is over for us.

@@ -109,6 +109,22 @@ impl Shared {
         Ok((request, now))
     }
 
+    /// Starts several requests of this thread together: their number, and how many of them.
+    pub(super) fn begin_together(
+        &mut self,
+        requests: &[Request<'_>],
+        timeout: Option<Duration>,
+    ) -> Result<(RequestId, usize), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        let now = self.clock.now();
+        let deadline = timeout.map(|timeout| now + timeout);
+        let (request, count) = self.conversation.ask_together(now, requests, deadline);
+        self.callers.insert(request, Caller::Thread(thread::current()));
+        Ok((request, count))
+    }
+
     /// The outcome of a thread's request, if it is there.
     pub(super) fn take_outcome(&mut self, request: RequestId) -> Option<Outcome> {
         self.outcomes.remove(&request)
@@ -117,19 +133,19 @@ impl Shared {
     /// The caller of `request` is done. If nobody watches now, somebody else has to.
     pub(super) fn leave(&mut self, request: RequestId) {
         self.conversation.decline(request);
-        self.leave_all(&[request]);
+        self.leave_all([request]);
     }
 
     /// The caller of all these is done.
-    pub(super) fn leave_all(&mut self, requests: &[RequestId]) {
+    pub(super) fn leave_all(&mut self, requests: impl IntoIterator<Item = RequestId>) {
         let now = self.clock.now();
         for request in requests {
-            self.conversation.forget(now, *request);
-            self.callers.remove(request);
-            if let Some(Outcome::Reply(link, reply)) = self.outcomes.remove(request) {
+            self.conversation.forget(now, request);
+            self.callers.remove(&request);
+            if let Some(Outcome::Reply(link, reply)) = self.outcomes.remove(&request) {
                 // It came while its caller was on the way out.
-                self.conversation.keep_open(*request, link, reply.grant());
-                self.conversation.decline(*request);
+                self.conversation.keep_open(request, link, reply.grant());
+                self.conversation.decline(request);
             }
         }
         self.perform(|| {});
@@ -213,7 +229,8 @@ impl Shared {
         self.behind = false;
         for _ in 0..ROUNDS_MAX {
             self.perform(&wake_watcher);
-            if !self.poll_links(now)? {
+            // What came may have come long ago: the process may have been stopped meanwhile.
+            if !self.poll_links(self.clock.now())? {
                 return Ok(());
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{ServerConfig, Url};
 use crate::engine::{FixedWindow, Rate, Rules};
 use crate::error::Error;
+use crate::net::ledger::Found;
 use crate::net::server::ServerStats;
 use crate::time::Timestamp;
 use crate::wire::request::Hello;
@@ -48,6 +49,19 @@ impl Journal {
             complaints: Throttle::new(now)?,
             shadows: Throttle::new(now)?,
         })
+    }
+
+    /// What an earlier run has left.
+    pub(super) fn found(&self, found: Found) {
+        let Found { kept, unserved } = found;
+        let endpoint = &self.endpoint;
+        log::info!(target: LOG, "the usage of {kept} keys goes on at {endpoint}");
+        if unserved > 0 {
+            log::warn!(
+                target: LOG,
+                "the usage of {unserved} keys is dropped: they have no limits any more"
+            );
+        }
     }
 
     /// Whether a client with this routing id was not heard of before.

@@ -11,6 +11,10 @@ use crate::time::{Clock, Timestamp};
 /// How often a link that is down is looked at while there is something to keep.
 const RECONNECT_SLICE: Duration = Duration::from_millis(100);
 
+/// How soon after a beat its answer is looked for, if nobody else watches the sockets: at first,
+/// and twice as long each time after.
+const ANSWER_SLICE: Duration = Duration::from_millis(2);
+
 /// Starts its thread when there is something to keep for the first time. Neither the GIL nor an
 /// event loop that is busy holds it up.
 #[derive(Debug)]
@@ -78,6 +82,7 @@ impl Drop for Keeper {
 
 impl Desk {
     fn keep(&self) {
+        let mut answer_slice = ANSWER_SLICE;
         while self.wait() {
             let mut shared = self.room.lock();
             if shared.closed {
@@ -91,6 +96,11 @@ impl Desk {
                 let links = shared.links.iter().filter_map(|link| link.poll_timeout()).min();
                 let slice = now + RECONNECT_SLICE;
                 links.map_or(beat, |link| beat.min(link.max(slice)))
+            });
+            let due = due.map(|due| {
+                let awaited = shared.conversation.is_beat_unanswered();
+                answer_slice = if awaited { answer_slice * 2 } else { ANSWER_SLICE };
+                if awaited { due.min(now + answer_slice) } else { due }
             });
             let answered = !shared.collected.is_empty();
             drop(shared);

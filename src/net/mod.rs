@@ -11,6 +11,7 @@ mod exchange;
 mod inproc;
 mod journal;
 mod keeper;
+mod ledger;
 mod lender;
 mod link;
 mod per_process;

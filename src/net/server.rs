@@ -17,6 +17,7 @@ use crate::net::clock::BootClock;
 use crate::net::context;
 use crate::net::desk::Desk;
 use crate::net::journal::Journal;
+use crate::net::ledger::Ledger;
 use crate::net::service::{ALARM, SOCKET, Service, WAKER};
 use crate::net::socket::Socket;
 use crate::time::Clock;
@@ -66,8 +67,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the URL cannot be bound, such as a port in use; [`Error::System`] if
-    /// the system gives no socket or thread.
+    /// [`Error::Config`] if the URL cannot be bound, such as a port in use, or the folder cannot be
+    /// used; [`Error::System`] if the system gives no socket or thread.
     pub fn start(config: &ServerConfig) -> Result<Self, Error> {
         let within_process = config.url.place() == Place::Inproc;
         let context = if within_process { context::shared().clone() } else { zmq::Context::new() };
@@ -92,18 +93,25 @@ impl Server {
             .map_err(|error| Error::system("set an alarm", &error))?;
         let clock = BootClock;
         let now = clock.now();
-        let number = RandomState::new().hash_one(now);
-        let (rules, patience, bounds) = (config.rules.clone(), config.patience, config.bounds);
-        let mut machine = Machine::new(now, rules, patience, bounds);
+        let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
+        let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
         // A client may give back what a run before has granted: there must be no such number here.
+        let number = RandomState::new().hash_one(now);
         machine.number_grants_above(GrantId(number >> 2));
+        let found = ledger.as_ref().map(|ledger| ledger.restore(now, &mut machine)).transpose()?;
+        let journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
+        if let Some(found) = found {
+            journal.found(found);
+        }
         let service = Service {
             endpoint: endpoint.clone(),
             number,
             within_process,
-            journal: Journal::start(now, config, &Url::parse(&endpoint)?)?,
+            journal,
             machine,
-            sessions_max: bounds.sessions_max,
+            ledger,
+            awaited: 0,
+            sessions_max: config.bounds.sessions_max,
             desk: Desk::default(),
             clock,
             control: Arc::clone(&control),

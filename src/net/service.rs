@@ -13,6 +13,7 @@ use crate::net::alarm::Alarm;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
 use crate::net::journal::Journal;
+use crate::net::ledger::Ledger;
 use crate::net::server::Control;
 use crate::net::socket::{Sent, Socket};
 use crate::time::{Clock, Timestamp};
@@ -56,6 +57,10 @@ pub(super) struct Service {
     pub(super) clock: BootClock,
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
+    /// Where usage outlives the server.
+    pub(super) ledger: Option<Ledger>,
+    /// The number of the record for which the next answers wait.
+    pub(super) awaited: u64,
     /// The memory into which the next message is received.
     pub(super) message: Frames,
     /// The answers of a batch: all that has come is taken in before any of them is sent.
@@ -96,7 +101,18 @@ impl Service {
             }
         }
         self.handle(self.clock.now(), Input::Close);
-        self.send_answers().map(drop)
+        self.send_answers()?;
+        self.settle()
+    }
+
+    /// Writes down exactly what is used, so that the next server goes on from there.
+    fn settle(&mut self) -> Result<(), Error> {
+        let mut next = self.ledger.is_some().then_some(0);
+        while let Some(place) = next {
+            next = self.machine.settle(self.clock.now(), place);
+            self.drain();
+        }
+        self.ledger.take().map_or(Ok(()), Ledger::close)
     }
 
     /// Takes in a batch of messages. Whether there were no more.
@@ -265,12 +281,21 @@ impl Service {
                 Output::WouldRefuse { key, limit } => {
                     self.journal.would_refuse(self.clock.now(), &key, &limit);
                 }
+                Output::Record { number, key, record } => {
+                    if let Some(ledger) = &self.ledger {
+                        ledger.write(number, key, record);
+                    }
+                }
+                Output::Await { number } => self.awaited = number,
             }
         }
     }
 
-    /// Sends what there is to send. Whether there was anything.
+    /// Sends what there is to send, once its usage is on the disk. Whether there was anything.
     fn send_answers(&mut self) -> Result<bool, Error> {
+        if let Some(ledger) = &self.ledger {
+            ledger.wait_until_written(self.awaited)?;
+        }
         let letters = self.desk.letters();
         let any = !self.outbox.is_empty() || !letters.is_empty();
         self.control.counters.copy(self.machine.tally());

@@ -26,6 +26,8 @@ pub struct ServerSettings {
     pub limits: Option<Vec<(String, Limits)>>,
     /// How long a request may wait for its permits.
     pub patience: Option<Duration>,
+    /// Where usage outlives the server.
+    pub data_dir: Option<PathBuf>,
 }
 
 impl ServerSettings {
@@ -43,6 +45,7 @@ impl ServerSettings {
             rules: self.rules(file.limits, file.rate)?,
             url: url.map_or_else(|| Url::parse(URL), Ok)?,
             patience: self.patience.or(file.patience).unwrap_or_default(),
+            data_dir: self.data_dir.clone().or(file.data_dir),
             bounds: Bounds {
                 keys_max: bound(file.bounds.keys_max, default.keys_max),
                 waiters_max: bound(file.bounds.waiters_max, default.waiters_max),

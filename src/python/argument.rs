@@ -88,12 +88,17 @@ pub(super) enum Given<T> {
 }
 
 impl<T> Given<T> {
+    /// The value, if one was given.
+    pub(super) fn given(self) -> Option<T> {
+        match self {
+            Self::Nothing => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+
     /// The value that was given, or else this one.
     pub(super) fn or(self, default: T) -> T {
-        match self {
-            Self::Nothing => default,
-            Self::Value(value) => value,
-        }
+        self.given().unwrap_or(default)
     }
 }
 

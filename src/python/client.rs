@@ -95,7 +95,7 @@ impl LockerClient {
     #[pyo3(signature = (
         url: "str | list[str] | tuple[str, ...]" = Urls::One("tcp://localhost:7777".to_owned()),
         *, name="", timeout=Given::Nothing, on_failure="raise",
-        share: "str | Limit | list[str | Limit] | None" = None
+        share: "str | Limit | Sequence[str | Limit] | None" = None
     ))]
     fn new(
         url: Urls,
@@ -265,7 +265,7 @@ impl LockerClient {
     ///
     /// Raises `KindMismatch` if only one of the old and the new limits have a concurrency limit.
     #[pyo3(signature = (
-        key, limits: "str | Limit | list[str | Limit]", *, timeout=Given::Nothing
+        key, limits: "str | Limit | Sequence[str | Limit]", *, timeout=Given::Nothing
     ))]
     fn set_limits(
         &self,

@@ -211,7 +211,7 @@ impl EventLoopClient {
         Ok(())
     }
 
-    #[pyo3(signature = (future, key, timeout))]
+    #[pyo3(signature = (future, key, timeout: "object"))]
     fn next(
         &self,
         future: Py<PyAny>,
@@ -233,7 +233,7 @@ impl EventLoopClient {
     }
 
     /// The number of the request, or the decision of a policy that has not to ask.
-    #[pyo3(signature = (future, wait, key, cost, timeout, on_failure))]
+    #[pyo3(signature = (future, wait, key, cost, timeout: "object", on_failure))]
     #[allow(clippy::too_many_arguments)]
     fn acquire(
         &self,
@@ -257,7 +257,7 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Permits(wanted.clone(), wait, policy))
     }
 
-    #[pyo3(signature = (future, key, cost, timeout))]
+    #[pyo3(signature = (future, key, cost, timeout: "object"))]
     fn peek(
         &self,
         future: Py<PyAny>,
@@ -271,7 +271,7 @@ impl EventLoopClient {
         self.begin(&Request::Peek { key, cost }, future, timeout, || Asked::Peek(wanted.clone()))
     }
 
-    #[pyo3(signature = (future, key, timeout))]
+    #[pyo3(signature = (future, key, timeout: "object"))]
     fn reset(
         &self,
         future: Py<PyAny>,
@@ -283,7 +283,7 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
-    #[pyo3(signature = (future, key, seconds, timeout))]
+    #[pyo3(signature = (future, key, seconds, timeout: "object"))]
     fn freeze(
         &self,
         future: Py<PyAny>,
@@ -298,7 +298,7 @@ impl EventLoopClient {
     }
 
     #[pyo3(signature = (
-        future, key, limits: "str | Limit | list[str | Limit]", timeout
+        future, key, limits: "str | Limit | Sequence[str | Limit]", timeout
     ))]
     fn set_limits(
         &self,
@@ -315,7 +315,7 @@ impl EventLoopClient {
     }
 
     /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation.
-    #[pyo3(signature = (future, key, cost, ttl, timeout))]
+    #[pyo3(signature = (future, key, cost, ttl, timeout: "object"))]
     fn hold(
         &self,
         future: Py<PyAny>,
@@ -332,6 +332,7 @@ impl EventLoopClient {
     }
 
     /// Asks for more permits of a block.
+    #[pyo3(signature = (future, block, wanted, timeout: "object"))]
     fn refill(
         &self,
         future: Py<PyAny>,

@@ -1,7 +1,7 @@
 //! `Limit`: how many permits a key has.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyMapping, PyString, PyType};
 
 use crate::engine::{self, AtOnce, Burst, Kind, Limits, Rate};
 use crate::error::Error;
@@ -150,6 +150,13 @@ pub(super) fn limits(object: &Bound<'_, PyAny>) -> PyResult<Limits> {
 }
 
 /// The limits of several keys.
-pub(super) fn limits_by_key(dict: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Limits)>> {
-    dict.iter().map(|(key, value)| Ok((key.extract()?, limits(&value)?))).collect()
+pub(super) fn limits_by_key(mapping: &Bound<'_, PyMapping>) -> PyResult<Vec<(String, Limits)>> {
+    let items = mapping.items()?;
+    items
+        .iter()
+        .map(|item| {
+            let (key, value): (String, Bound<'_, PyAny>) = item.extract()?;
+            Ok((key, limits(&value)?))
+        })
+        .collect()
 }

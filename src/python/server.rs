@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3::types::{PyCFunction, PyDict, PyMapping, PyTuple};
 
 use crate::config::{Span, Url};
 use crate::engine::Rate;
@@ -39,6 +39,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// `config` is the path of a `zmqlocker.toml`; what is given here goes before it. SIGHUP, where the
 /// constructor serves, and `reload()` read its limits anew: usage is kept, and a file that is wrong
 /// anywhere changes nothing.
+///
+/// `data_dir` is a folder in which the usage of limits of five seconds and more outlives the
+/// server, however it ends. Each server needs a folder of its own.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -49,22 +52,25 @@ pub(super) struct LockerServer {
 impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
-                             *, limits=None, config=None, block=True, patience=0.0)")]
+                             *, limits=None, config=None, block=True, patience=0.0, \
+                             data_dir=None)")]
     #[pyo3(signature = (
-        max_requests=Given::Nothing, in_seconds=Given::Nothing, url=None, *,
-        limits: "dict[str, str | Limit | list[str | Limit]] | None" = None,
-        config=None, block=true, patience=None
+        max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
+        limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
+        config=None, block=true, patience=Given::Nothing,
+        data_dir: "str | PathLike[str] | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
         py: Python<'_>,
         max_requests: Given<Count>,
         in_seconds: Given<Seconds>,
-        url: Option<&str>,
-        limits: Option<&Bound<'_, PyDict>>,
+        url: Given<String>,
+        limits: Option<&Bound<'_, PyMapping>>,
         config: Option<PathBuf>,
         block: bool,
-        patience: Option<Seconds>,
+        patience: Given<Seconds>,
+        data_dir: Option<PathBuf>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -76,12 +82,14 @@ impl LockerServer {
         };
         let settings = ServerSettings {
             config,
-            url: url.map(Url::parse).transpose()?,
+            url: url.given().map(|url| Url::parse(&url)).transpose()?,
             rate,
             limits: limits.map(limits_by_key).transpose()?,
             patience: patience
+                .given()
                 .map(|seconds| Span::NotNegative.parse("patience", seconds.0))
                 .transpose()?,
+            data_dir,
         };
         let config = settings.resolve()?;
         let server = Arc::new(Server::start(&config)?);

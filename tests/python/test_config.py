@@ -59,8 +59,10 @@ def test_all_that_is_wrong_in_a_file_is_told(file: Path) -> None:
     done = check(file)
     assert done.stderr.splitlines() == [
         f'{file}:1:1: unknown key "urk": did you mean "url"?',
-        f'{file}:3:10: limit must read like "500/min": column 5 of "500/mn": expected a unit '
-        '(s, ms, min, h, day), found "mn"',
+        (
+            f'{file}:3:10: limit must read like "500/min": column 5 of "500/mn": expected a unit '
+            '(s, ms, min, h, day), found "mn"'
+        ),
     ]
     assert (done.returncode, done.stdout) == (2, "")
 

@@ -337,7 +337,8 @@ def test_many_keys_are_asked_at_once_each_by_itself(
     assert [decision.key for decision in again] == keys
     assert server.stats()["keys"] >= 10_000
     assert client.try_acquire_many([]) == []
-    mixed = client.try_acquire_many(key for key in ["rpm", {"rpm": 2, "tpm": 1}, "rpm"])
+    several: list[str | dict[str, int]] = ["rpm", {"rpm": 2, "tpm": 1}, "rpm"]
+    mixed = client.try_acquire_many(key for key in several)
     assert [bool(decision) for decision in mixed] == [True, True, False]
     with pytest.raises(ConfigError, match="nobody"):
         client.try_acquire_many(["tpm", "nobody", "tpm"])

@@ -62,8 +62,9 @@ def test_the_signatures_are_those_of_the_first_design() -> None:
     signatures = {
         "Locker": "(max_requests=1, in_seconds=1.0)",
         "LockerServer": "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', "
-        "*, block=True, patience=0.0)",
-        "LockerClient": "(url='tcp://localhost:7777', *, timeout=None)",
+        "*, limits=None, config=None, block=True, patience=0.0, data_dir=None)",
+        "LockerClient": "(url='tcp://localhost:7777', *, name='', timeout=Ellipsis, "
+        "on_failure='raise', share=None)",
     }
     for name, signature in signatures.items():
         assert str(inspect.signature(getattr(zmqlocker, name))) == signature

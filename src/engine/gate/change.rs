@@ -42,6 +42,7 @@ impl<A> Gate<A> {
                 rest.frozen_until = None;
             }
         }
+        self.record(now, id, true, true);
         self.serve(now, id);
         Ok(Reply::Done)
     }
@@ -107,15 +108,16 @@ impl<A> Gate<A> {
         if *state.limits != *limits {
             state.meters = adopt(now, (&state.meters, &state.limits), &limits);
             state.version = state.version.wrapping_add(1);
+            state.limits = limits;
+            self.record(now, id, true, true);
         }
-        state.limits = limits;
         self.recheck(now, id);
     }
 }
 
 /// Meters for new limits, each with the usage of an old one: of the same kind if there is one left,
 /// otherwise of another.
-fn adopt(now: Timestamp, old: (&Meters, &Limits), limits: &Limits) -> Meters {
+pub(super) fn adopt(now: Timestamp, old: (&Meters, &Limits), limits: &Limits) -> Meters {
     let (meters, old_limits) = old;
     let mut left: Vec<(&Meter, &Kind)> =
         meters.iter().zip(old_limits.iter().map(|limit| &limit.kind)).collect();

@@ -172,7 +172,9 @@ impl<A> Gate<A> {
             }
             marks.push(if refused { 0 } else { meter.charge(now, &limit.kind, cost) });
         }
-        Some(Charge { key, version: state.version, cost, marks })
+        let version = state.version;
+        self.record_use(now, key, cost);
+        Some(Charge { key, version, cost, marks })
     }
 
     /// Remembers a grant with its keys.

@@ -95,6 +95,7 @@ impl<A> Gate<A> {
                 self.said.push_back(Said::WouldRefuse { key, limit });
             }
         }
+        self.record_use(now, key, permits);
         (permits > 0).then_some((claims, permits, valid_for))
     }
 
@@ -136,6 +137,7 @@ impl<A> Gate<A> {
         for ((meter, limit), claim) in meters.zip(claims) {
             meter.give_back(now, &limit.kind, claim, unused.min(claim.permits));
         }
+        self.record_return(now, charge.key, unused);
         self.serve(now, charge.key);
     }
 }

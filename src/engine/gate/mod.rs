@@ -7,6 +7,7 @@ mod change;
 mod decide;
 mod lend;
 mod queue;
+mod record;
 mod settle;
 
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+
+pub use record::{Restored, Unfit};
 
 use crate::engine::grant::{Charges, Grants};
 use crate::engine::key::Key;
@@ -56,6 +59,10 @@ pub(super) enum Said<A> {
     Reply { to: A, reply: Reply, charges: Charges },
     /// A limit in shadow mode would have refused a request.
     WouldRefuse { key: Box<str>, limit: Arc<str> },
+    /// What is used of a key is to be written down; nothing, if there is no record.
+    Record { number: u64, key: Box<str>, record: Option<Vec<u8>> },
+    /// What follows is not said before that record is written.
+    Await { number: u64 },
 }
 
 #[derive(Debug)]
@@ -70,6 +77,10 @@ pub(super) struct Gate<A> {
     /// When each session was heard last.
     heard: Vec<Timestamp>,
     pub(super) timers: Timers,
+    /// Whether usage is recorded.
+    pub(super) durable: bool,
+    /// How many records were made.
+    records: u64,
     said: VecDeque<Said<A>>,
 }
 
@@ -84,6 +95,8 @@ impl<A> Gate<A> {
             grants: Grants::new(bounds.leases_max),
             heard: Vec::new(),
             timers: Timers::default(),
+            durable: false,
+            records: 0,
             said: VecDeque::new(),
         }
     }
@@ -259,7 +272,9 @@ impl<A> Gate<A> {
         keep: &[(KeyId, u64)],
     ) -> Result<KeyId, Problem> {
         let state = KeyState::new(key.as_str(), limits, self.rules_version);
-        self.table.add(now, state, keep).ok_or_else(|| Problem {
+        let added = self.table.add(now, state, keep);
+        self.drop_records();
+        added.ok_or_else(|| Problem {
             code: Code::BoundExceeded,
             message: format!(
                 "key {:?} is one too many: the server counts for as many keys as it may \

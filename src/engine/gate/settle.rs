@@ -164,6 +164,7 @@ impl<A> Gate<A> {
         for ((meter, limit), mark) in meters.zip(&charge.marks) {
             meter.refund(now, &limit.kind, *mark, permits);
         }
+        self.record_return(now, charge.key, permits);
     }
 
     /// Counts what was spent beyond what was reserved.
@@ -172,6 +173,7 @@ impl<A> Gate<A> {
         for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
             meter.charge(now, &limit.kind, permits);
         }
+        self.record_use(now, charge.key, permits);
     }
 
     /// Marks of a charge that was made elsewhere.

@@ -49,6 +49,15 @@ impl Slot {
         Self { used: 0, ends_at: now + rate.in_seconds() }
     }
 
+    /// A slot that was recorded.
+    pub(super) const fn restore(ends_at: Timestamp, used: u64) -> Self {
+        Self { used, ends_at }
+    }
+
+    pub(super) const fn ends_at(&self) -> Timestamp {
+        self.ends_at
+    }
+
     /// Opens the next slot if this one has ended.
     fn move_on(&mut self, now: Timestamp, rate: Rate) {
         if self.is_over(now) {

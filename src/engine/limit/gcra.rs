@@ -139,6 +139,36 @@ impl Gcra {
         Claim { permits, valid_for, mark: self.mark(rate) }
     }
 
+    /// When everything is worked off after `ahead` permits more: whole nanoseconds, and parts.
+    pub(super) fn arrival_after(&self, rate: Rate, ahead: u64) -> (Timestamp, u64) {
+        let arrival = self.arrival.value() + cell(rate) * u128::from(ahead);
+        let max = u128::from(rate.max_requests());
+        let whole = u64::try_from(arrival / max);
+        let part = u64::try_from(arrival % max).unwrap_or(u64::MAX);
+        whole.map_or((Timestamp::NEVER, 0), |nanos| (Timestamp::from_nanos(nanos), part))
+    }
+
+    /// The same again.
+    pub(super) fn restore(rate: Rate, (arrival, part): (Timestamp, u64)) -> Self {
+        Self { arrival: Fine::new(fine(arrival, rate) + u128::from(part)), refunds: None }
+    }
+
+    /// How many permits more are worked off by `arrival`; `None` if not even those that are used.
+    pub(super) fn permits_until(
+        &self,
+        now: Timestamp,
+        rate: Rate,
+        arrival: (Timestamp, u64),
+    ) -> Option<u64> {
+        if self.arrival_after(rate, 0) > arrival {
+            return None;
+        }
+        let from = self.arrival.value().max(fine(now, rate));
+        let until = Self::restore(rate, arrival).arrival.value();
+        let permits = until.saturating_sub(from) / cell(rate);
+        Some(u64::try_from(permits).unwrap_or(u64::MAX))
+    }
+
     /// A debt of so many permits.
     pub(super) fn of_usage(now: Timestamp, rate: Rate, used: u64) -> Self {
         let debt = cell(rate).saturating_mul(u128::from(used));

@@ -6,12 +6,14 @@ mod grammar;
 mod meter;
 mod rate;
 mod sliding_window;
+mod snapshot;
 
 use std::time::Duration;
 
 pub use fixed_window::FixedWindow;
 pub(super) use meter::{Claim, Meter};
 pub use rate::Rate;
+pub(super) use snapshot::{Cover, Snapshot, Standing};
 
 use crate::error::Error;
 

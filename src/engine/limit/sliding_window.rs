@@ -14,6 +14,9 @@ const LOG_MAX: u64 = 65_536;
 /// Which part of the window a block may be spent in.
 const BLOCK_PART: u32 = 10;
 
+/// The most entries of a log that is recorded while it is in use.
+const RECORDED_MAX: usize = 32;
+
 /// The grants that count at present.
 ///
 /// Law: at most `max_requests` in any closed interval of `in_seconds`. A grant at `t` counts up to
@@ -40,6 +43,47 @@ struct Entry {
 }
 
 impl SlidingLog {
+    /// All that counts, in its order. If it is to be `short`, neighbours count as one, as long as
+    /// the last of them.
+    pub(super) fn entries(&self, now: Timestamp, short: bool) -> Vec<(Timestamp, u64)> {
+        let counts = |entry: &&Entry| entry.until >= now && entry.permits > 0;
+        let all = self.grants.iter().chain(&self.lent).filter(counts);
+        let mut entries: Vec<_> = all.map(|entry| (entry.until, entry.permits)).collect();
+        entries.sort_unstable();
+        if !short || entries.len() <= RECORDED_MAX {
+            return entries;
+        }
+        let together = |group: &[(Timestamp, u64)]| {
+            let permits = group.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.1));
+            (group[group.len() - 1].0, permits)
+        };
+        entries.chunks(entries.len().div_ceil(RECORDED_MAX)).map(together).collect()
+    }
+
+    /// A log that was recorded; what was recorded ahead counts as granted now. `None` if there are
+    /// more permits than can be.
+    pub(super) fn restore(
+        now: Timestamp,
+        rate: Rate,
+        entries: &[(Timestamp, u64)],
+        ahead: u64,
+    ) -> Option<Self> {
+        let newest = now + rate.in_seconds();
+        let mut log = Self::default();
+        let ahead = Some((newest, ahead)).filter(|(_, permits)| *permits > 0);
+        for (until, permits) in entries.iter().copied().chain(ahead) {
+            log.used = log.used.checked_add(permits)?;
+            // What counts longer than a grant of now was lent.
+            let part = if until <= newest { &mut log.grants } else { &mut log.lent };
+            if part.back().is_some_and(|last| until < last.until) {
+                return None;
+            }
+            part.push_back(Entry { until, permits });
+        }
+        log.expire(now);
+        Some(log)
+    }
+
     /// Forgets what does not count any more.
     fn expire(&mut self, now: Timestamp) {
         for log in [&mut self.grants, &mut self.lent] {

@@ -1,0 +1,299 @@
+"""Measures what the gate promises of its speed and its size, beside Redis, and gives verdicts.
+
+Needs `redis-server`, and in the virtual environment zmqlocker, redis and hiredis: `pip install .
+--group bench`. `python benches/limiting.py` takes about five minutes; with names of parts it runs
+those alone.
+
+Machines are noisy and differ: the ratios are what counts. Each round measures all contestants one
+after the other; a figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import operator
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compare import ROUNDS, first_line, process, redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ASKERS = Path(__file__).with_name("askers.py")
+
+#: How long a contestant is measured in a round, in seconds.
+SECONDS = 2.0
+SECONDS_OF_PROCESSES = 5.0
+
+PROCESSES = 32
+WAITERS = 64
+KEYS = 1_000_000
+WAITERS_OF_ONE_KEY = 100_000
+PROCESSES_THAT_WAIT = 4
+
+#: With how many connections redis.asyncio was fastest: of 1, 4, 10, 50 and 200.
+REDIS_CONNECTIONS = 10
+
+#: No key is ever refused: a server has a slot of an hour, and so many permits.
+GENEROUS = "1000000000/h"
+
+#: How long the whole of a program may take, in seconds.
+PATIENCE = 300.0
+
+
+@dataclass
+class Verdict:
+    """A figure, and what it should be."""
+
+    part: str
+    what: str
+    figure: float
+    target: str
+
+    def __str__(self) -> str:
+        """Give a line of the table."""
+        relation, bound, *_ = [*self.target.split(), "", "0"]
+        holds = {">=": operator.ge, "<=": operator.le, "<": operator.lt}.get(relation)
+        verdict = "-" if holds is None else "yes" if holds(self.figure, float(bound)) else "NO"
+        return f"{self.part:11} {self.what:46} {self.figure:13,.1f}   {self.target:13} {verdict}"
+
+
+@dataclass
+class Rounds:
+    """The figures of contestants, round by round."""
+
+    title: str
+    _figures: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, figure: float) -> None:
+        self._figures.setdefault(name, []).append(figure)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self._figures[name])
+
+    def show(self) -> None:
+        load = " ".join(f"{load:.1f}" for load in os.getloadavg())
+        print(f"\n{self.title} (load {load})")
+        for name, figures in self._figures.items():
+            low, high = min(figures), max(figures)
+            median = self.median(name)
+            print(f"  {name:42} {median:14,.1f}   ({low:,.1f} to {high:,.1f})", flush=True)
+
+
+def run(name: str, *arguments: object) -> Any:
+    """What a program finds out."""
+    command = [sys.executable, str(ASKERS), name, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=PATIENCE)
+    return json.loads(done.stdout)
+
+
+@dataclass
+class Server:
+    """A server in a process of its own."""
+
+    url: str
+    running: subprocess.Popen[str]
+
+    def stats(self) -> dict[str, int]:
+        assert self.running.stdin
+        self.running.stdin.write("\n")
+        self.running.stdin.flush()
+        counts: dict[str, int] = json.loads(first_line(self.running))
+        return counts
+
+    def memory(self) -> int:
+        return resident(self.running.pid)
+
+
+def resident(pid: int) -> int:
+    """The bytes of a process that are in memory."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(kilobytes.split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def serving(**limits: str) -> Iterator[Server]:
+    rules = json.dumps({"*": GENEROUS, **limits})
+    with process(sys.executable, ASKERS, "serve", rules) as running:
+        yield Server(first_line(running), running)
+
+
+def percentile(figures: list[float], part: float) -> float:
+    return sorted(figures)[min(int(len(figures) * part), len(figures) - 1)]
+
+
+def batch() -> Iterator[Verdict]:
+    """One process asks in batches."""
+    rounds = Rounds("one process, decisions/s")
+    with serving() as server, redis_server() as port:
+        for _ in range(ROUNDS):
+            rounds.add("try_acquire_many of 1000", run("batches", server.url, SECONDS))
+            rounds.add("redis-py, pipeline of 100", run("redis_batches", port, 100, SECONDS))
+            rounds.add("redis-py, pipeline of 1000", run("redis_batches", port, 1000, SECONDS))
+    rounds.show()
+    ours = rounds.median("try_acquire_many of 1000")
+    for size, target in ((100, ">= 10"), (1000, "")):
+        ratio = ours / rounds.median(f"redis-py, pipeline of {size}")
+        yield Verdict("batch", f"x redis-py, pipeline of {size}", ratio, target)
+
+
+def event_loop() -> Iterator[Verdict]:
+    """One event loop asks for 1000 keys at once."""
+    rounds = Rounds("asyncio, 1000 requests under way, decisions/s")
+    theirs = f"redis.asyncio, {REDIS_CONNECTIONS} connections"
+    with serving() as server, redis_server() as port:
+        for _ in range(ROUNDS):
+            rounds.add("try_acquire", run("concurrently", server.url, SECONDS))
+            rounds.add(theirs, run("redis_concurrently", port, REDIS_CONNECTIONS, SECONDS))
+    rounds.show()
+    ratio = rounds.median("try_acquire") / rounds.median(theirs)
+    yield Verdict("event_loop", f"x {theirs}", ratio, ">= 4")
+
+
+def in_processes(name: str, place: str) -> float:
+    """How many a second many processes are granted together."""
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, str(ASKERS), name, place]
+        askers = [
+            stack.enter_context(process(*command, f"user:{number}", str(SECONDS_OF_PROCESSES)))
+            for number in range(PROCESSES)
+        ]
+        for asker in askers:
+            assert first_line(asker) == "ready"
+        for asker in askers:
+            assert asker.stdin
+            asker.stdin.write("\n")
+            asker.stdin.flush()
+        return sum(float(first_line(asker)) for asker in askers)
+
+
+def processes() -> Iterator[Verdict]:
+    """Many processes ask one by one."""
+    rounds = Rounds(f"{PROCESSES} processes in a closed loop, decisions/s in sum")
+    with serving() as server, redis_server() as port:
+        for _ in range(ROUNDS):
+            rounds.add("try_acquire", in_processes("alone", server.url))
+            rounds.add("redis-py + hiredis, Lua", in_processes("redis_alone", port))
+    rounds.show()
+    ratio = rounds.median("try_acquire") / rounds.median("redis-py + hiredis, Lua")
+    yield Verdict("processes", "x redis-py + hiredis, Lua", ratio, ">= 1.5")
+
+
+def wake_up() -> Iterator[Verdict]:
+    """From the instant at which a permit is there to the waiter that has it."""
+    rounds = Rounds(f"{WAITERS} waiters are woken one by one, us")
+    contestants = {
+        "a permit is passed on, one event loop": "hand_over",
+        "a permit is passed on, threads": "hand_over_between_threads",
+        "a slot opens, one event loop": "wake",
+    }
+    with serving(seat="1 at once", turn="1/0.005s") as server:
+        for _ in range(ROUNDS):
+            for name, program in contestants.items():
+                trips = run(program, server.url, WAITERS, 1000)
+                rounds.add(f"{name}, p50", percentile(trips, 0.5))
+                rounds.add(f"{name}, p99", percentile(trips, 0.99))
+            # What the machine itself needs at the time, whatever else it has to do.
+            trips = run("machine", 1000)
+            rounds.add("two processes and a pipe, p50", percentile(trips, 0.5))
+            rounds.add("two processes and a pipe, p99", percentile(trips, 0.99))
+    rounds.show()
+    for name in contestants:
+        yield Verdict("wake_up", f"us, p99, {name}", rounds.median(f"{name}, p99"), "< 1000 us")
+
+
+def memory() -> Iterator[Verdict]:
+    """What the server needs for a key."""
+    rounds = Rounds(f"memory of {KEYS} keys in use, bytes for each")
+    for _ in range(ROUNDS):
+        with serving(**{"*": "1000/h"}) as server:
+            run("fill", server.url, 1000)
+            before = server.memory()
+            assert run("fill", server.url, KEYS) == KEYS
+            assert server.stats()["keys"] >= KEYS, "keys were forgotten"
+            rounds.add("a fixed window", (server.memory() - before) / KEYS)
+    rounds.show()
+    yield Verdict("memory", "bytes for a key", rounds.median("a fixed window"), "<= 200 bytes")
+
+
+def crowd() -> Iterator[Verdict]:
+    """What the waiters of one key cost those who ask for another."""
+    rounds = Rounds(f"try_acquire beside {WAITERS_OF_ONE_KEY} waiters of another key, us")
+    with serving(busy="1/h") as server, contextlib.ExitStack() as stack:
+
+        def measure(when: str) -> None:
+            for _ in range(ROUNDS):
+                trips = run("trips_alone", server.url, 2000)
+                rounds.add(f"{when}, p50", percentile(trips, 0.5))
+                rounds.add(f"{when}, p99", percentile(trips, 0.99))
+
+        measure("before")
+        for_each = WAITERS_OF_ONE_KEY // PROCESSES_THAT_WAIT
+        command = [sys.executable, str(ASKERS), "wait_for_ever", server.url, str(for_each)]
+        start, memory = time.monotonic(), server.memory()
+        for _ in range(PROCESSES_THAT_WAIT):
+            stack.enter_context(process(*command))
+        while (waiting := server.stats()["waiting"]) < WAITERS_OF_ONE_KEY:
+            assert time.monotonic() < start + PATIENCE, waiting
+            time.sleep(0.1)
+        rounds.add("until all wait, s", time.monotonic() - start)
+        rounds.add("memory of a waiter, bytes", (server.memory() - memory) / WAITERS_OF_ONE_KEY)
+        measure("with them")
+        assert server.stats()["waiting"] == WAITERS_OF_ONE_KEY, "waiters were lost"
+        stack.close()
+        start = time.monotonic()
+        while server.stats()["waiting"]:
+            assert time.monotonic() < start + PATIENCE
+            time.sleep(0.01)
+        rounds.add("until all are forgotten, s", time.monotonic() - start)
+    rounds.show()
+    for when in ("before", "with them"):
+        yield Verdict("crowd", f"us, p99, {when}", rounds.median(f"{when}, p99"), "")
+    ratio = rounds.median("with them, p99") / rounds.median("before, p99")
+    yield Verdict("crowd", "x, p99 with the waiters to that without", ratio, "")
+
+
+def block() -> Iterator[Verdict]:
+    """Permits that are spent without asking."""
+    if not run("has_blocks"):
+        print("\nSKIPPED: this zmqlocker has no blocks")
+        yield Verdict("block", "SKIPPED: no blocks in this zmqlocker", float("nan"), "")
+        return
+    rounds = Rounds("one process spends from a block, permits/s")
+    with serving() as server:
+        for _ in range(ROUNDS):
+            rounds.add("block.next()", run("blocks", server.url, SECONDS))
+    rounds.show()
+    yield Verdict("block", "permits/s", rounds.median("block.next()"), ">= 3000000")
+
+
+PARTS: dict[str, Callable[[], Iterator[Verdict]]] = {
+    part.__name__: part for part in (batch, event_loop, processes, wake_up, memory, crowd, block)
+}
+
+
+def main(names: list[str]) -> int:
+    # What ends this program ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, {ROUNDS} rounds")
+    verdicts = [verdict for name in names or PARTS for verdict in PARTS[name]()]
+    print(f"\n{'part':11} {'what':46} {'figure':>13}   {'target':13} holds")
+    for verdict in verdicts:
+        print(verdict)
+    return any(str(verdict).endswith("NO") for verdict in verdicts)
+
+
+if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - PARTS.keys():
+        sys.exit(f"{__doc__}\nNo part: {', '.join(unknown)}. Parts: {', '.join(PARTS)}")
+    sys.exit(main(sys.argv[1:]))

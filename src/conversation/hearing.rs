@@ -1,0 +1,132 @@
+//! What servers say, and what becomes of it.
+
+use crate::asking::{self, LinkId, RequestId};
+use crate::conversation::question::Question;
+use crate::conversation::{Conversation, Outcome, Output};
+use crate::engine::{Code, Problem, Reply, Request};
+use crate::time::Timestamp;
+use crate::wire::Frames;
+use crate::wire::reply::{Replies, ServerItem};
+
+impl Conversation {
+    /// Takes in a message of a server.
+    pub(super) fn hear(&mut self, now: Timestamp, link: LinkId, message: &Frames) {
+        self.available = true;
+        if message.len() != 1 {
+            if let Some((id, body)) = seed_answer(message)
+                && self.asking.answered(link, id)
+                && self.end(id).is_some()
+            {
+                self.outputs.push_back(Output::Finish(id, Outcome::Seed(link, body.to_vec())));
+            }
+            return;
+        }
+        for item in Replies::new(message.get(0).unwrap_or_default()) {
+            match item {
+                Ok(ServerItem::Welcome { server, .. }) => self.talks[link.0].welcome(server),
+                Ok(ServerItem::Heard { number }) => {
+                    for grant in self.talks[link.0].heard(now, number) {
+                        // Our beats would keep for ever what we do not hold any more.
+                        self.ask(now, Some(&Request::Release { grant }), Some(link), None);
+                    }
+                }
+                Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),
+                Ok(ServerItem::Problem(problem)) => self.take_problem(now, link, &problem),
+                Err(problem) => return self.take_problem(now, link, &problem),
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Timestamp, link: LinkId, id: RequestId, reply: Reply) {
+        if let Some((first, question)) = self.questions.range_mut(..=id).next_back()
+            && let Some(together) = &mut question.together
+        {
+            let (first, place) = (*first, id.0 - first.0);
+            let place = usize::try_from(place).unwrap_or(usize::MAX);
+            if let Some(replies) = together.take(place, reply)
+                && self.asking.answered(link, first)
+                && self.end(first).is_some()
+            {
+                self.outputs.push_back(Output::Finish(first, Outcome::Replies(link, replies)));
+            }
+            return;
+        }
+        match &reply {
+            Reply::Queued { .. } => {
+                if let Some(question) = self.questions.get_mut(&id)
+                    && question.queued_on.is_none()
+                    && self.asking.is_asked(link, id)
+                {
+                    question.queued_on = Some(link);
+                    if let Some((deadline, later)) = question.wait_for_last_word() {
+                        self.deadlines.remove(&(deadline, id));
+                        self.deadlines.insert((later, id));
+                    }
+                    self.asking.handle(now, asking::Input::Queued(id));
+                    self.talks[link.0].waiting += 1;
+                    self.talks[link.0].schedule_beat_from(now);
+                }
+                return;
+            }
+            // It is asked again when the link is up again, or another server is asked.
+            Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
+            Reply::Refuse(Problem { code: Code::Forgotten, .. }) => {
+                return self.ask_anew(now, link, id);
+            }
+            _ => {}
+        }
+        if !self.asking.answered(link, id) {
+            return;
+        }
+        let Some(question) = self.end(id) else { return };
+        if let (Some(ttl), Reply::Decision(decision)) = (question.ttl, &reply)
+            && let Some(grant) = decision.grant
+        {
+            self.talks[link.0].take_lease(now, grant, question.sent_at, ttl);
+        }
+        self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
+    }
+
+    /// The server has let the place of a request in its queue go: it is asked under a new number,
+    /// which is of no concern to whoever waits.
+    fn ask_anew(&mut self, now: Timestamp, link: LinkId, id: RequestId) {
+        let forgotten = "the client was not heard of for too long while it waited: ask again";
+        let problem = Problem { code: Code::Forgotten, message: forgotten.to_owned() };
+        if self.asking.answered(link, id) && self.end(id).is_some() {
+            let outcome = Outcome::Reply(link, Reply::Refuse(problem));
+            self.outputs.push_back(Output::Finish(id, outcome));
+        }
+        self.perform(now);
+    }
+
+    /// Something is wrong between the server and us, not with one request.
+    fn take_problem(&mut self, now: Timestamp, link: LinkId, problem: &Problem) {
+        if problem.code == Code::UnknownSession {
+            // It has forgotten us, and all that it had granted: from the start.
+            let talk = &mut self.talks[link.0];
+            talk.disconnect();
+            talk.leases.clear();
+            self.requeue(link);
+            self.asking.handle(now, asking::Input::Down(link));
+            self.talks[link.0].connect();
+            self.asking.handle(now, asking::Input::Up(link));
+            return;
+        }
+        let asked = |(id, question): (&RequestId, &Question)| {
+            (question.item.is_some() && self.asking.is_asked(link, *id)).then_some(*id)
+        };
+        for id in self.questions.iter().filter_map(asked).collect::<Vec<_>>() {
+            if self.asking.answered(link, id) && self.end(id).is_some() {
+                let reply = Reply::Refuse(problem.clone());
+                self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
+            }
+        }
+    }
+}
+
+/// The number and the body of an answer of the seed's protocol.
+fn seed_answer(message: &Frames) -> Option<(RequestId, &[u8])> {
+    let (number, empty, body) = (message.get(0)?, message.get(1)?, message.get(2)?);
+    let number = u64::from_be_bytes(number.try_into().ok()?);
+    (message.len() == 3 && empty.is_empty()).then_some((RequestId(number), body))
+}

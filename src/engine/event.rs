@@ -1,0 +1,88 @@
+//! What the engine is told, and what it says.
+
+use std::sync::Arc;
+
+use crate::answer::Answer;
+use crate::engine::request::{Problem, Reply, Request, RequestId};
+use crate::engine::rules::Rules;
+use crate::engine::session::SessionId;
+
+/// What the engine is told. `E` is the shell's address of one of the seed's clients.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input<'a, 'b, E> {
+    /// The seed's request: one permit of the key `default`.
+    Next(E),
+    /// A request of a session. If it was made before, its answer is repeated.
+    Ask(SessionId, RequestId, &'a Request<'b>),
+    /// The client lives, and has the answers to all its requests below this one.
+    Beat(SessionId, RequestId),
+    /// Nobody wants the answer to this request: what was granted with it comes back.
+    Cancel(SessionId, RequestId),
+    /// The client goes.
+    Bye(SessionId),
+    /// The connection of a session is gone, and the answers to these requests with it.
+    Lost(SessionId, &'a [RequestId]),
+    /// The keys have other limits from now on.
+    Rules(Rules),
+    /// Nothing but the time.
+    Tick,
+    /// The service ends: whoever waits is answered now.
+    Close,
+}
+
+/// What is to be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output<E> {
+    /// The answer to one of the seed's clients.
+    Seed {
+        /// The address that came with the request.
+        to: E,
+        /// What to say; a problem if the key `default` cannot be had this way.
+        answer: Result<Answer, Problem>,
+    },
+    /// The answer to a request of a session.
+    Reply {
+        /// The session.
+        session: SessionId,
+        /// Its request.
+        request: RequestId,
+        /// What to say.
+        reply: Reply,
+    },
+    /// A limit in shadow mode would have refused a request.
+    WouldRefuse {
+        /// The key.
+        key: Box<str>,
+        /// The limit.
+        limit: Arc<str>,
+    },
+    /// What is used of a key is to be written down, for a later run: see [`Machine::make_durable`].
+    Record {
+        /// The number of the record: one more than that of the record before.
+        number: u64,
+        /// The key.
+        key: Box<str>,
+        /// What takes the place of the record of that key; `None` if it has none any more.
+        record: Option<Vec<u8>>,
+    },
+    /// No answer that follows may be sent before this record is written, and all before it.
+    Await {
+        /// The number of the record.
+        number: u64,
+    },
+}
+
+/// What a machine counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests that were allowed.
+    pub allowed: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Requests that wait at present.
+    pub waiting: usize,
+    /// Keys that are in use at present.
+    pub keys: usize,
+    /// Sessions of clients at present.
+    pub sessions: usize,
+}
