@@ -30,7 +30,7 @@ const BEAT_INTERVAL: Duration = WAITER_SILENCE_MAX.checked_div(4).unwrap();
 const FLOOR_INTERVAL: u32 = 64;
 
 /// How many requests are asked together at most.
-const TOGETHER_MAX: usize = 512;
+const TOGETHER_MAX: usize = 256;
 
 /// When requests that are asked together have so many bytes, no more are added.
 pub const TOGETHER_BYTES_MAX: usize = 16 * 1024;

@@ -122,6 +122,8 @@ impl Shared {
         let deadline = timeout.map(|timeout| now + timeout);
         let (request, count) = self.conversation.ask_together(now, requests, deadline);
         self.callers.insert(request, Caller::Thread(thread::current()));
+        // The server begins while the rest is still made ready.
+        self.perform(|| {});
         Ok((request, count))
     }
 
