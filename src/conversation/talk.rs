@@ -93,6 +93,7 @@ impl Talk {
         for grant in &ended {
             self.leases.remove(grant);
         }
+        self.schedule_beat();
         while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
         {
             self.beats.pop_front();
