@@ -197,6 +197,11 @@ impl Client {
             Ok(())
         };
         for some in requests.chunks(UNDER_WAY_MAX) {
+            if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
+                // The failure before has cost its time: this one costs none.
+                some.iter().try_for_each(|request| judge(request, Outcome::Silence))?;
+                continue;
+            }
             let mut rest = some.iter();
             for (count, outcome) in connections.ask_all(some, timeout, go_on)? {
                 let group = rest.by_ref().take(count);

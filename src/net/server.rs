@@ -85,6 +85,7 @@ impl Server {
             waker: waker.map_err(|error| Error::system("watch a socket", &error))?,
             counters: Counters::default(),
             rules: Mutex::new(None),
+            rules_wait: AtomicBool::new(false),
             outcome: Mutex::new(None),
             finished: Condvar::new(),
         });
@@ -145,6 +146,7 @@ impl Server {
     pub fn reload(&self, rules: Rules) {
         let mut waiting = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = Some(rules);
+        self.control.rules_wait.store(true, Ordering::Release);
         drop(waiting);
         // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
         let _ = self.control.waker.wake();
@@ -216,6 +218,8 @@ pub(super) struct Control {
     pub(super) counters: Counters,
     /// Rules that wait to be taken up.
     pub(super) rules: Mutex<Option<Rules>>,
+    /// Whether there are any: it is looked at for each message.
+    pub(super) rules_wait: AtomicBool,
     /// How the server ended, if it has.
     pub(super) outcome: Mutex<Option<Result<(), Error>>>,
     pub(super) finished: Condvar,

@@ -121,6 +121,8 @@ impl Service {
             if !self.socket.receive(&mut self.message)? {
                 return Ok(true);
             }
+            // Who has seen other rules come and asks then is answered by them.
+            self.reload();
             let message = mem::take(&mut self.message);
             let now = self.clock.now();
             match (message.len(), message.get(0), message.get(1)) {
@@ -239,16 +241,15 @@ impl Service {
 
     /// Takes up other rules, if there are any.
     fn reload(&mut self) {
-        let mut rules = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rules) = rules.take() {
-            self.journal.reload(&rules);
-            let now = self.clock.now();
-            self.machine.handle(now, Input::Rules(rules));
-        } else {
+        if !self.control.rules_wait.load(Ordering::Acquire) {
             return;
         }
-        drop(rules);
-        self.drain();
+        self.control.rules_wait.store(false, Ordering::Release);
+        let rules = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(rules) = rules {
+            self.journal.reload(&rules);
+            self.handle(self.clock.now(), Input::Rules(rules));
+        }
     }
 
     /// Lets the engine see the time if it asked for it, and has the alarm set to when it wants to
