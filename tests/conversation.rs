@@ -109,7 +109,7 @@ fn hello_goes_first_and_once_on_each_connection() {
 #[test]
 fn a_lease_counts_from_the_sending_of_what_keeps_it() {
     let mut client = holder();
-    let shortened = TTL - TTL * 4 / 1000;
+    let shortened = TTL.saturating_sub(TTL * 4 / 1000);
     assert_eq!(valid_until(&client, 10), Some(at(0) + shortened));
     let due = client.next_beat().unwrap();
     assert!(due <= at(10) + TTL / 3);
