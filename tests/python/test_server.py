@@ -354,9 +354,10 @@ def test_log_lines_tell_what_matters(log: queue.SimpleQueue[logging.LogRecord]) 
     ]
     for start in expected:
         record = log.get(timeout=PATIENCE)
-        while server.url not in record.getMessage() and "stopped" in record.getMessage():
-            record = log.get(timeout=PATIENCE)  # of the server of a test before
-        assert record.getMessage().startswith(start)
+        while not record.getMessage().startswith(start):
+            # Of the server of a test before.
+            assert server.url not in record.getMessage()
+            record = log.get(timeout=PATIENCE)
         assert (record.name, record.levelname) == ("zmqlocker", "INFO")
 
 
