@@ -1,5 +1,7 @@
 //! What servers say, and what becomes of it.
 
+use std::time::Duration;
+
 use crate::asking::{self, LinkId, RequestId};
 use crate::conversation::question::Question;
 use crate::conversation::{Conversation, Outcome, Output};
@@ -7,6 +9,9 @@ use crate::engine::{Code, Problem, Reply, Request};
 use crate::time::Timestamp;
 use crate::wire::Frames;
 use crate::wire::reply::{Replies, ServerItem};
+
+/// How long it is tried to tell a server what nobody waits for.
+const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Conversation {
     /// Takes in a message of a server.
@@ -27,7 +32,8 @@ impl Conversation {
                 Ok(ServerItem::Heard { number }) => {
                     for grant in self.talks[link.0].heard(now, number) {
                         // Our beats would keep for ever what we do not hold any more.
-                        self.ask(now, Some(&Request::Release { grant }), Some(link), None);
+                        let release = Request::Release { grant };
+                        self.ask(now, Some(&release), Some(link), Some(now + TELL_TIMEOUT));
                     }
                 }
                 Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),

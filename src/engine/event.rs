@@ -56,7 +56,8 @@ pub enum Output<E> {
         /// The limit.
         limit: Arc<str>,
     },
-    /// What is used of a key is to be written down, for a later run: see [`Machine::make_durable`].
+    /// What is used of a key is to be written down, for a later run: see
+    /// [`make_durable`](crate::engine::Machine::make_durable).
     Record {
         /// The number of the record: one more than that of the record before.
         number: u64,

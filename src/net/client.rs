@@ -23,6 +23,9 @@ use crate::wire::seed;
 /// How much of an answer that is none is shown, in characters.
 const QUOTE_MAX: usize = 200;
 
+/// How long it is tried to tell a server what nobody waits for.
+const TELL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How many requests of one call are under way at a time.
 const UNDER_WAY_MAX: usize = 4096;
 
@@ -301,8 +304,7 @@ impl Client {
         Ok(connections.is_available())
     }
 
-    /// Asks something, and leaves the answer to [`Client::collect`]; with `answer` false, to
-    /// nobody.
+    /// Asks something, and leaves the answer to [`Client::collect`].
     ///
     /// # Errors
     ///
@@ -312,12 +314,22 @@ impl Client {
         request: &Request<'_>,
         to: Option<Granted>,
         timeout: Option<Duration>,
-        answer: bool,
     ) -> Result<RequestId, Error> {
         let only = to.map(|granted| granted.link);
         let question = Question { request: Some(request), only, timeout };
-        let caller = if answer { Caller::Loop } else { Caller::Nobody };
-        self.connections()?.begin(question, caller)
+        self.connections()?.begin(question, Caller::Loop)
+    }
+
+    /// Tells the server that granted something what becomes of it. Nobody waits for its answer, and
+    /// if it cannot be told for a while, its own clock tells it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn tell(&self, request: &Request<'_>, granted: Granted) -> Result<(), Error> {
+        let (only, timeout) = (Some(granted.link), Some(TELL_TIMEOUT));
+        let question = Question { request: Some(request), only, timeout };
+        self.connections()?.begin(question, Caller::Nobody).map(drop)
     }
 
     /// Asks something, sends it at once, and leaves the answer in a mailbox.

@@ -185,7 +185,7 @@ impl Lender {
 
     fn tell(&self, granted: Granted, unused: u64) -> Result<(), Error> {
         let request = Request::GiveBack { grant: granted.grant(), unused };
-        self.client.begin(&request, Some(granted), None, false).map(drop)
+        self.client.tell(&request, granted)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

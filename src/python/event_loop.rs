@@ -74,7 +74,7 @@ impl EventLoopClient {
         timeout: Option<Duration>,
         asked: impl FnOnce() -> Asked,
     ) -> PyResult<u64> {
-        let id = self.client().begin(request, None, timeout, true)?;
+        let id = self.client().begin(request, None, timeout)?;
         self.waiting().insert(id, Waiting { future, timeout, asked: asked() });
         Ok(id.0)
     }
@@ -344,7 +344,7 @@ impl EventLoopClient {
         let sent_at = BootClock.now();
         let id = {
             let request = block.get().lender.request(Cost::new(wanted.into())?)?;
-            self.client().begin(&request, None, timeout, true)?
+            self.client().begin(&request, None, timeout)?
         };
         let asked = Asked::Refill(block, sent_at);
         self.waiting().insert(id, Waiting { future, timeout, asked });
@@ -364,7 +364,7 @@ impl EventLoopClient {
             return Ok(0);
         };
         let timeout = self.timeout(Given::Nothing)?;
-        let id = self.client().begin(&request, Some(granted), timeout, true)?;
+        let id = self.client().begin(&request, Some(granted), timeout)?;
         self.waiting().insert(id, Waiting { future, timeout, asked: Asked::Nothing });
         Ok(id.0)
     }

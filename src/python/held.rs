@@ -104,7 +104,7 @@ impl Held {
     fn tell(&self, spent: Option<SmallVec<[u64; 1]>>) {
         if let Some((granted, request)) = self.give_back(spent) {
             // A client that is closed has given everything back already.
-            let _ = self.client.begin(&request, Some(granted), None, false);
+            let _ = self.client.tell(&request, granted);
             let _ = self.client.look();
             self.client.drop_lease(granted);
         }
