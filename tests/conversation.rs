@@ -230,3 +230,17 @@ fn what_is_asked_together_is_answered_together_and_in_order() {
     assert_eq!((*ended, replies.len()), (first, 3));
     assert_eq!(replies[1], granted(None));
 }
+
+#[test]
+fn a_lease_counts_from_when_its_own_server_was_asked() {
+    let mut client = Conversation::new(2, [7; 16], ClientInfo::default());
+    client.handle(at(0), &Input::Up(LINK));
+    client.handle(at(0), &Input::Up(LinkId(1)));
+    let hold = Hold::lease(TTL).unwrap();
+    let id = client.ask(at(0), Some(&acquire(Wait::No, hold)), None, None);
+    // The first is silent for a second, so the other one is asked too; then the first answers.
+    client.handle(at(1000), &Input::Tick);
+    said(&mut client);
+    hear(&mut client, 1001, |body| encode_reply(body, id, &granted(Some(1))));
+    assert_eq!(valid_until(&client, 1001), None);
+}

@@ -87,8 +87,9 @@ impl Conversation {
         let Some(question) = self.end(id) else { return };
         if let (Some(ttl), Reply::Decision(decision)) = (question.ttl, &reply)
             && let Some(grant) = decision.grant
+            && let Some(sent_at) = question.sent_at(link)
         {
-            self.talks[link.0].take_lease(now, grant, question.sent_at, ttl);
+            self.talks[link.0].take_lease(now, grant, sent_at, ttl);
         }
         self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
     }

@@ -12,6 +12,8 @@ mod talk;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::asking::{self, Asking, LinkId, RequestId};
 use crate::conversation::question::{Question, Together};
 use crate::conversation::talk::Talk;
@@ -132,8 +134,15 @@ impl Conversation {
             encode_request(&mut item, id, request);
             item
         });
-        let question =
-            Question { item, ttl, wait, deadline, sent_at: now, queued_on: None, together: None };
+        let question = Question {
+            item,
+            ttl,
+            wait,
+            deadline,
+            sent: SmallVec::new(),
+            queued_on: None,
+            together: None,
+        };
         self.questions.insert(id, question);
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
         self.perform(now);
@@ -166,7 +175,7 @@ impl Conversation {
             ttl: None,
             wait: None,
             deadline,
-            sent_at: now,
+            sent: SmallVec::new(),
             queued_on: None,
             together,
         };
@@ -343,7 +352,7 @@ impl Conversation {
     fn send(&mut self, now: Timestamp, link: LinkId, request: RequestId) {
         let floor = self.floor();
         let Some(question) = self.questions.get_mut(&request) else { return };
-        question.sent_at = now;
+        question.sent_to(link, now);
         let Some(item) = &question.item else {
             let number = request.0.to_be_bytes();
             let message = Frames::from_iter([number.as_slice(), b"", seed::REQUEST]);

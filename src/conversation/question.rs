@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::asking::LinkId;
 use crate::engine::Reply;
 use crate::time::Timestamp;
@@ -19,7 +21,8 @@ pub(super) struct Question {
     /// How long the server is asked to let it wait.
     pub(super) wait: Option<Duration>,
     pub(super) deadline: Option<Timestamp>,
-    pub(super) sent_at: Timestamp,
+    /// Whom it was sent to, and when last: each of them may have acted on it.
+    pub(super) sent: SmallVec<[(LinkId, Timestamp); 1]>,
     pub(super) queued_on: Option<LinkId>,
     /// The answers so far, where several requests are asked together; else none.
     pub(super) together: Option<Together>,
@@ -48,11 +51,23 @@ impl Together {
 }
 
 impl Question {
+    pub(super) fn sent_to(&mut self, link: LinkId, now: Timestamp) {
+        match self.sent.iter_mut().find(|(to, _)| *to == link) {
+            Some((_, sent_at)) => *sent_at = now,
+            None => self.sent.push((link, now)),
+        }
+    }
+
+    /// When it was sent to a server last.
+    pub(super) fn sent_at(&self, link: LinkId) -> Option<Timestamp> {
+        self.sent.iter().find(|(to, _)| *to == link).map(|(_, sent_at)| *sent_at)
+    }
+
     /// Puts the deadline off once, if the server in whose queue it is will answer by then: the
     /// deadline before, and the one from now on.
     pub(super) fn wait_for_last_word(&mut self) -> Option<(Timestamp, Timestamp)> {
         let (wait, deadline) = (self.wait.take()?, self.deadline?);
-        if self.sent_at + wait > deadline + LAST_WORD / 2 {
+        if self.sent_at(self.queued_on?)? + wait > deadline + LAST_WORD / 2 {
             return None;
         }
         let later = deadline + LAST_WORD;

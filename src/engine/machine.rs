@@ -229,6 +229,13 @@ impl<E> Machine<E> {
     fn ask(&mut self, now: Timestamp, id: SessionId, request_id: RequestId, request: &Request) {
         self.hear(now, id);
         let Some(session) = self.sessions.get_mut(id) else { return };
+        if let Some(Asked::Answered(answered)) = session.requests.get(&request_id)
+            && let Request::Acquire { hold: Hold::Lease { .. }, .. } = request
+            && answered.0.grant().is_some_and(|grant| !self.gate.has(grant))
+        {
+            // The answer was lost, and the lease has ended since: nobody may hear of it now.
+            session.requests.remove(&request_id);
+        }
         let reply = match session.requests.get(&request_id) {
             None if request_id < session.floor => return,
             None if session.requests.len() >= ANSWERS_MAX => Reply::Refuse(Problem {

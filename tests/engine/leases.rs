@@ -206,3 +206,17 @@ fn what_is_overspent_is_owed_even_where_many_other_keys_came_between() {
     commit(&mut desk, session, grant, 11);
     assert_eq!(desk.peek(session, "k", 1).remaining, 0);
 }
+
+#[test]
+fn the_grant_of_a_lease_that_has_ended_is_not_told_again() {
+    let mut desk = Desk::new(&[], &["1 at once"]);
+    let (holder, other) = (desk.greet(1), desk.greet(2));
+    let request = acquire(&[("k", 1)], Wait::No, Hold::lease(Duration::from_nanos(TTL)).unwrap());
+    let id = desk.send(holder, &request);
+    assert_eq!(desk.granted(holder, id), Some((START, true)));
+    desk.advance(length(TTL) + 1);
+    assert!(desk.lease(other, "k", TTL).is_some());
+    // The answer was lost with its connection, and the holder asks again.
+    desk.handle(Input::Ask(holder, id, &request));
+    assert_eq!(desk.granted(holder, id), Some((desk.now, false)));
+}

@@ -104,6 +104,11 @@ impl<A> Gate<A> {
         }
     }
 
+    /// Whether a grant may still be given back.
+    pub(in crate::engine) fn has(&self, id: GrantId) -> bool {
+        self.grants.get(id).is_some()
+    }
+
     /// Whether the owner holds anything that ends only when it is given back.
     pub(in crate::engine) fn has_leases(&self, owner: SessionId) -> bool {
         let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease { .. });
