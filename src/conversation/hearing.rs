@@ -20,7 +20,7 @@ impl Conversation {
         if message.len() != 1 {
             if let Some((id, body)) = seed_answer(message)
                 && self.asking.answered(link, id)
-                && self.end(id).is_some()
+                && self.end(id, Some(link)).is_some()
             {
                 self.outputs.push_back(Output::Finish(id, Outcome::Seed(link, body.to_vec())));
             }
@@ -51,7 +51,7 @@ impl Conversation {
             let place = usize::try_from(place).unwrap_or(usize::MAX);
             if let Some(replies) = together.take(place, reply)
                 && self.asking.answered(link, first)
-                && self.end(first).is_some()
+                && self.end(first, Some(link)).is_some()
             {
                 self.outputs.push_back(Output::Finish(first, Outcome::Replies(link, replies)));
             }
@@ -84,7 +84,7 @@ impl Conversation {
         if !self.asking.answered(link, id) {
             return;
         }
-        let Some(question) = self.end(id) else { return };
+        let Some(question) = self.end(id, Some(link)) else { return };
         if let (Some(ttl), Reply::Decision(decision)) = (question.ttl, &reply)
             && let Some(grant) = decision.grant
             && let Some(sent_at) = question.sent_at(link)
@@ -99,7 +99,7 @@ impl Conversation {
     fn ask_anew(&mut self, now: Timestamp, link: LinkId, id: RequestId) {
         let forgotten = "the client was not heard of for too long while it waited: ask again";
         let problem = Problem { code: Code::Forgotten, message: forgotten.to_owned() };
-        if self.asking.answered(link, id) && self.end(id).is_some() {
+        if self.asking.answered(link, id) && self.end(id, Some(link)).is_some() {
             let outcome = Outcome::Reply(link, Reply::Refuse(problem));
             self.outputs.push_back(Output::Finish(id, outcome));
         }
@@ -113,6 +113,7 @@ impl Conversation {
             let talk = &mut self.talks[link.0];
             talk.disconnect();
             talk.leases.clear();
+            talk.cancels.clear();
             self.requeue(link);
             self.asking.handle(now, asking::Input::Down(link));
             self.talks[link.0].connect();
@@ -123,7 +124,7 @@ impl Conversation {
             (question.item.is_some() && self.asking.is_asked(link, *id)).then_some(*id)
         };
         for id in self.questions.iter().filter_map(asked).collect::<Vec<_>>() {
-            if self.asking.answered(link, id) && self.end(id).is_some() {
+            if self.asking.answered(link, id) && self.end(id, Some(link)).is_some() {
                 let reply = Reply::Refuse(problem.clone());
                 self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
             }

@@ -21,7 +21,7 @@ use crate::engine::{
     ClientInfo, GrantId, Hold, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
-use crate::wire::request::{encode_bye, encode_cancel, encode_request};
+use crate::wire::request::{encode_bye, encode_request};
 use crate::wire::seed::{self, BYTES_MAX};
 use crate::wire::{Frames, ITEMS_MAX};
 
@@ -187,7 +187,7 @@ impl Conversation {
 
     /// Nobody waits for the answer any more: what was granted with it is given back.
     pub fn forget(&mut self, now: Timestamp, request: RequestId) {
-        if self.end(request).is_some() {
+        if self.end(request, None).is_some() {
             self.asking.forget(request);
             self.perform(now);
         }
@@ -209,17 +209,21 @@ impl Conversation {
         if let Some(grant) = grant {
             self.drop_lease(link, grant);
         }
-        let talk = &mut self.talks[link.0];
-        if talk.is_up && talk.hello_said {
-            talk.write(|body| encode_cancel(body, request));
-            self.flush_full(link);
-        }
+        self.cancel(link, request);
     }
 
-    /// All requests below this one are done with.
+    /// Tells a server that nobody wants its answer, again on each connection until it was heard:
+    /// what it granted would be kept by our beats.
+    fn cancel(&mut self, link: LinkId, request: RequestId) {
+        self.talks[link.0].cancel(request, self.last_beat);
+        self.flush_full(link);
+    }
+
+    /// All requests below this one are done with, and servers know of those that were cancelled.
     fn floor(&self) -> RequestId {
         let unsettled = self.unsettled.first_key_value().map(|(request, _)| *request);
-        unsettled.into_iter().fold(self.asking.floor(), RequestId::min)
+        let cancels = self.talks.iter().flat_map(|talk| talk.cancels.iter().map(|(id, _)| *id));
+        unsettled.into_iter().chain(cancels).fold(self.asking.floor(), RequestId::min)
     }
 
     /// Takes in what happened at `now`.
@@ -228,7 +232,8 @@ impl Conversation {
             Input::Up(link) => {
                 self.talks[link.0].connect();
                 self.asking.handle(now, asking::Input::Up(link));
-                if !self.talks[link.0].leases.is_empty() || !self.available {
+                let talk = &self.talks[link.0];
+                if !talk.leases.is_empty() || !talk.cancels.is_empty() || !self.available {
                     self.beat(now, link);
                 }
             }
@@ -336,15 +341,8 @@ impl Conversation {
         while let Some(output) = self.asking.poll_output() {
             match output {
                 asking::Output::Send(link, request) => self.send(now, link, request),
-                asking::Output::Cancel(link, first, count) => {
-                    for id in first.0..first.0 + count {
-                        let talk = &mut self.talks[link.0];
-                        if talk.is_up && talk.hello_said {
-                            talk.write(|body| encode_cancel(body, RequestId(id)));
-                            self.flush_full(link);
-                        }
-                    }
-                }
+                // Said where it ends, also to those whose links have been lost since.
+                asking::Output::Cancel(..) => {}
             }
         }
     }
@@ -362,7 +360,8 @@ impl Conversation {
         self.talks[link.0].hello(self.session, &self.me);
         let talk = &mut self.talks[link.0];
         talk.write(|body| body.extend_from_slice(item));
-        let count = question.together.as_ref().map_or(1, |together| together.replies.len());
+        let count = question.together.as_ref().map_or(1, |together| together.count);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
         talk.items += count - 1;
         talk.requests_since_beat += u32::try_from(count).unwrap_or(u32::MAX);
         if talk.requests_since_beat >= FLOOR_INTERVAL {
@@ -414,7 +413,7 @@ impl Conversation {
     fn give_up(&mut self, now: Timestamp) {
         while let Some((_, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
             let id = *id;
-            let Some(question) = self.end(id) else { return };
+            let Some(question) = self.end(id, None) else { return };
             self.asking.forget(id);
             let outcome =
                 if question.queued_on.is_some() { Outcome::Late } else { Outcome::Silence };
@@ -428,9 +427,15 @@ impl Conversation {
         }
     }
 
-    /// Forgets a request that is over.
-    fn end(&mut self, id: RequestId) -> Option<Question> {
+    /// Forgets a request that is over, and tells all who were asked, but for who answered it.
+    fn end(&mut self, id: RequestId, answered_by: Option<LinkId>) -> Option<Question> {
         let question = self.questions.remove(&id)?;
+        let count = question.together.as_ref().map_or(1, |together| together.count);
+        for (link, _) in question.sent.iter().filter(|(link, _)| Some(*link) != answered_by) {
+            for id in id.0..id.0 + if question.item.is_some() { count } else { 0 } {
+                self.cancel(*link, RequestId(id));
+            }
+        }
         if let Some(deadline) = question.deadline {
             self.deadlines.remove(&(deadline, id));
         }

@@ -31,13 +31,15 @@ pub(super) struct Question {
 /// Requests that are asked together, and answered when all of them are.
 #[derive(Debug)]
 pub(super) struct Together {
-    pub(super) replies: Vec<Option<Reply>>,
-    pub(super) left: usize,
+    /// How many there are.
+    pub(super) count: u64,
+    replies: Vec<Option<Reply>>,
+    left: usize,
 }
 
 impl Together {
     pub(super) fn new(count: usize) -> Self {
-        Self { replies: vec![None; count], left: count }
+        Self { count: count as u64, replies: vec![None; count], left: count }
     }
 
     /// Takes one answer in. All of them, once there are no more to come.

@@ -7,7 +7,7 @@ use crate::conversation::BEAT_INTERVAL;
 use crate::engine::{ClientInfo, GrantId, RequestId, SessionName};
 use crate::time::Timestamp;
 use crate::wire::VERSION;
-use crate::wire::request::{Hello, encode_beat, encode_hello};
+use crate::wire::request::{Hello, encode_beat, encode_cancel, encode_hello};
 
 /// How many beats may be unanswered; of older ones the answer is of no use.
 const BEATS_MAX: usize = 32;
@@ -19,6 +19,9 @@ pub(super) struct Lease {
     /// Until then it is safe, whatever becomes of the messages under way.
     pub(super) valid_until: Timestamp,
 }
+
+/// How many cancels are said again; a server that hears of so few beats forgets us altogether.
+const CANCELS_MAX: usize = 1024;
 
 /// What is said on one link.
 #[derive(Debug, Default)]
@@ -38,6 +41,10 @@ pub(super) struct Talk {
     /// How many requests wait at this server.
     pub(super) waiting: usize,
     pub(super) next_beat: Option<Timestamp>,
+    /// Whether a hello was said on any connection: the server was told something.
+    pub(super) has_spoken: bool,
+    /// The cancels that may not have come yet, and the number of the last beat before each.
+    pub(super) cancels: VecDeque<(RequestId, u64)>,
 }
 
 impl Talk {
@@ -64,6 +71,25 @@ impl Talk {
             let hello =
                 Hello { version: VERSION, session, name: &me.name, host: &me.host, pid: me.pid };
             self.write(|body| encode_hello(body, &hello));
+            self.has_spoken = true;
+            // Those of an earlier connection may be lost with it.
+            for (request, _) in self.cancels.clone() {
+                self.write(|body| encode_cancel(body, request));
+            }
+        }
+    }
+
+    /// Says that nobody wants an answer; `last_beat` is the number of the last beat.
+    pub(super) fn cancel(&mut self, request: RequestId, last_beat: u64) {
+        if !self.has_spoken {
+            return;
+        }
+        if self.cancels.len() == CANCELS_MAX {
+            self.cancels.pop_front();
+        }
+        self.cancels.push_back((request, last_beat));
+        if self.is_up && self.hello_said {
+            self.write(|body| encode_cancel(body, request));
         }
     }
 
@@ -94,6 +120,7 @@ impl Talk {
             self.leases.remove(grant);
         }
         self.schedule_beat();
+        self.cancels.retain(|(_, last_beat)| number <= *last_beat);
         while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
         {
             self.beats.pop_front();

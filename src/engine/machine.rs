@@ -306,12 +306,22 @@ impl<E> Machine<E> {
     }
 
     /// The connection of a session is gone: it waits no more, and what it was granted in vain comes
-    /// back. On its next connection it may ask again, as if it had not asked before.
+    /// back. On its next connection it may ask again, as if it had not asked before; what was done
+    /// stays done, and is answered from the record.
     fn lose(&mut self, now: Timestamp, id: SessionId, requests: &[RequestId]) {
         for request in self.drop_waits(now, id) {
             self.forget_request(id, request);
         }
         for request in requests {
+            let session = self.sessions.get(id);
+            let asked = session.and_then(|session| session.requests.get(request));
+            let is_done = |asked: &Asked| match asked {
+                Asked::Answered(answered) => answered.0 == Reply::Done,
+                Asked::Waiting(_) | Asked::Cancelled => false,
+            };
+            if asked.is_some_and(is_done) {
+                continue;
+            }
             if let Some(Asked::Answered(answered)) = self.forget_request(id, *request) {
                 let (reply, charges) = *answered;
                 self.take_back(now, &reply, &charges);
