@@ -219,11 +219,10 @@ impl Conversation {
         self.flush_full(link);
     }
 
-    /// All requests below this one are done with, and servers know of those that were cancelled.
+    /// All requests below this one are done with. A cancel that is owed comes before any beat.
     fn floor(&self) -> RequestId {
         let unsettled = self.unsettled.first_key_value().map(|(request, _)| *request);
-        let cancels = self.talks.iter().flat_map(|talk| talk.cancels.iter().map(|(id, _)| *id));
-        unsettled.into_iter().chain(cancels).fold(self.asking.floor(), RequestId::min)
+        unsettled.into_iter().fold(self.asking.floor(), RequestId::min)
     }
 
     /// Takes in what happened at `now`.
