@@ -37,8 +37,6 @@ pub enum Input {
 pub enum Output {
     /// Send a request to a server.
     Send(LinkId, RequestId),
-    /// Tell a server that nobody wants its answers any more, to so many requests from this one on.
-    Cancel(LinkId, RequestId, u64),
 }
 
 /// The requests of one client that are under way.
@@ -60,8 +58,6 @@ struct Pending {
     asked: LinkSet,
     /// When to ask one more.
     answer_expected: Timestamp,
-    /// How many requests this stands for, asked and answered together.
-    count: u64,
     /// The only link that may be asked, if there is such a one.
     only: Option<LinkId>,
 }
@@ -92,7 +88,7 @@ impl Asking {
     pub fn ask_together(&mut self, now: Timestamp, only: Option<LinkId>, count: u64) -> RequestId {
         let request = RequestId(self.next_id + 1);
         self.next_id += count;
-        let pending = Pending { asked: LinkSet::default(), answer_expected: now, count, only };
+        let pending = Pending { asked: LinkSet::default(), answer_expected: now, only };
         self.pending.insert(request, pending);
         self.send(now, request);
         request
@@ -100,10 +96,8 @@ impl Asking {
 
     /// Whoever asked does not wait any more.
     pub fn forget(&mut self, request: RequestId) {
-        if let Some(pending) = self.pending.remove(&request) {
-            self.outputs.retain(|output| !matches!(output, Output::Send(_, it) if *it == request));
-            self.cancel(&pending, request);
-        }
+        self.pending.remove(&request);
+        self.outputs.retain(|Output::Send(_, it)| *it != request);
     }
 
     /// A server answered a request. Whether its answer is the first, and counts.
@@ -111,10 +105,7 @@ impl Asking {
         if request.0 <= self.next_id {
             self.silent.remove(from);
         }
-        let Some(mut pending) = self.pending.remove(&request) else { return false };
-        pending.asked.remove(from);
-        self.cancel(&pending, request);
-        true
+        self.pending.remove(&request).is_some()
     }
 
     /// The number that the next request gets.
@@ -150,7 +141,7 @@ impl Asking {
                     pending.asked.remove(link);
                 }
                 self.outputs.retain(|output| {
-                    let (Output::Send(to, _) | Output::Cancel(to, ..)) = output;
+                    let Output::Send(to, _) = output;
                     *to != link
                 });
                 self.send_unsent(now);
@@ -222,11 +213,6 @@ impl Asking {
             self.turn = link.0 + 1;
             self.outputs.push_back(Output::Send(link, request));
         }
-    }
-
-    fn cancel(&mut self, pending: &Pending, request: RequestId) {
-        let links = (0..self.links).map(LinkId).filter(|link| pending.asked.contains(*link));
-        self.outputs.extend(links.map(|link| Output::Cancel(link, request, pending.count)));
     }
 
     /// The next link in turn that is up and not in `asked`; a silent one only if there is no other.

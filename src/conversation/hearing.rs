@@ -1,17 +1,12 @@
 //! What servers say, and what becomes of it.
 
-use std::time::Duration;
-
 use crate::asking::{self, LinkId, RequestId};
 use crate::conversation::question::Question;
-use crate::conversation::{Conversation, Outcome, Output};
+use crate::conversation::{Conversation, Outcome, Output, TELL_TIMEOUT};
 use crate::engine::{Code, Problem, Reply, Request};
 use crate::time::Timestamp;
 use crate::wire::Frames;
 use crate::wire::reply::{Replies, ServerItem};
-
-/// How long it is tried to tell a server what nobody waits for.
-const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Conversation {
     /// Takes in a message of a server.
@@ -76,9 +71,6 @@ impl Conversation {
             }
             // It is asked again when the link is up again, or another server is asked.
             Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
-            Reply::Refuse(Problem { code: Code::Forgotten, .. }) => {
-                return self.ask_anew(now, link, id);
-            }
             _ => {}
         }
         if !self.asking.answered(link, id) {
@@ -92,18 +84,6 @@ impl Conversation {
             self.talks[link.0].take_lease(now, grant, sent_at, ttl);
         }
         self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
-    }
-
-    /// The server has let the place of a request in its queue go: it is asked under a new number,
-    /// which is of no concern to whoever waits.
-    fn ask_anew(&mut self, now: Timestamp, link: LinkId, id: RequestId) {
-        let forgotten = "the client was not heard of for too long while it waited: ask again";
-        let problem = Problem { code: Code::Forgotten, message: forgotten.to_owned() };
-        if self.asking.answered(link, id) && self.end(id, Some(link)).is_some() {
-            let outcome = Outcome::Reply(link, Reply::Refuse(problem));
-            self.outputs.push_back(Output::Finish(id, outcome));
-        }
-        self.perform(now);
     }
 
     /// Something is wrong between the server and us, not with one request.

@@ -31,6 +31,9 @@ const BEAT_INTERVAL: Duration = WAITER_SILENCE_MAX.checked_div(4).unwrap();
 /// After so many requests the server is told which answers it may forget.
 const FLOOR_INTERVAL: u32 = 64;
 
+/// How long it is tried to tell a server what nobody waits for.
+pub const TELL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How many requests are asked together at most.
 const TOGETHER_MAX: usize = 256;
 
@@ -143,9 +146,7 @@ impl Conversation {
             queued_on: None,
             together: None,
         };
-        self.questions.insert(id, question);
-        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
-        self.perform(now);
+        self.begin(now, id, question);
         id
     }
 
@@ -179,10 +180,14 @@ impl Conversation {
             queued_on: None,
             together,
         };
-        self.questions.insert(id, question);
-        self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
-        self.perform(now);
+        self.begin(now, id, question);
         (id, asked)
+    }
+
+    fn begin(&mut self, now: Timestamp, id: RequestId, question: Question) {
+        self.deadlines.extend(question.deadline.map(|deadline| (deadline, id)));
+        self.questions.insert(id, question);
+        self.perform(now);
     }
 
     /// Nobody waits for the answer any more: what was granted with it is given back.
@@ -263,11 +268,7 @@ impl Conversation {
             return Some(output);
         }
         let place = self.talks.iter().position(|talk| !talk.body.is_empty())?;
-        let talk = &mut self.talks[place];
-        talk.items = 0;
-        let message = Frames::from_iter([talk.body.as_slice()]);
-        talk.body.clear();
-        Some(Output::Send(LinkId(place), message))
+        Some(Output::Send(LinkId(place), self.talks[place].take_message()))
     }
 
     /// When to come back with an [`Input::Tick`], if nothing happens before.
@@ -337,12 +338,8 @@ impl Conversation {
 
     /// Does what [`Asking`] wants done.
     fn perform(&mut self, now: Timestamp) {
-        while let Some(output) = self.asking.poll_output() {
-            match output {
-                asking::Output::Send(link, request) => self.send(now, link, request),
-                // Said where it ends, also to those whose links have been lost since.
-                asking::Output::Cancel(..) => {}
-            }
+        while let Some(asking::Output::Send(link, request)) = self.asking.poll_output() {
+            self.send(now, link, request);
         }
     }
 
@@ -375,9 +372,7 @@ impl Conversation {
     fn flush_full(&mut self, link: LinkId) {
         let talk = &mut self.talks[link.0];
         if talk.body.len() > FULL || talk.items + TOGETHER_MAX + 8 > ITEMS_MAX {
-            talk.items = 0;
-            let message = Frames::from_iter([talk.body.as_slice()]);
-            talk.body.clear();
+            let message = talk.take_message();
             self.outputs.push_back(Output::Send(link, message));
         }
     }

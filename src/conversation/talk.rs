@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::conversation::BEAT_INTERVAL;
 use crate::engine::{ClientInfo, GrantId, RequestId, SessionName};
 use crate::time::Timestamp;
-use crate::wire::VERSION;
 use crate::wire::request::{Hello, encode_beat, encode_cancel, encode_hello};
+use crate::wire::{Frames, VERSION};
 
 /// How many beats may be unanswered; of older ones the answer is of no use.
 const BEATS_MAX: usize = 32;
@@ -62,6 +62,14 @@ impl Talk {
     pub(super) fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         encode(&mut self.body);
         self.items += 1;
+    }
+
+    /// All that was written, to be sent now.
+    pub(super) fn take_message(&mut self) -> Frames {
+        let message = Frames::from_iter([self.body.as_slice()]);
+        self.body.clear();
+        self.items = 0;
+        message
     }
 
     /// Says hello if it was not said on this connection.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::asking::{LinkId, RequestId};
 use crate::config::{ClientConfig, Url};
-use crate::conversation::Outcome;
+use crate::conversation::{Outcome, TELL_TIMEOUT};
 use crate::engine::{Code, Decision, GrantId, Problem, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
@@ -22,9 +22,6 @@ use crate::wire::seed;
 
 /// How much of an answer that is none is shown, in characters.
 const QUOTE_MAX: usize = 200;
-
-/// How long it is tried to tell a server what nobody waits for.
-const TELL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many requests of one call are under way at a time.
 const UNDER_WAY_MAX: usize = 4096;

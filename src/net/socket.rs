@@ -69,7 +69,7 @@ impl Socket {
     pub(super) fn register(&self, registry: &Registry, token: Token) -> Result<(), Error> {
         registry
             .register(&mut SourceFd(&self.fd), token, Interest::READABLE)
-            .map_err(|error| Error::System { action: "watch a socket", problem: error.to_string() })
+            .map_err(|error| Error::system("watch a socket", &error))
     }
 
     pub(super) fn deregister(&self, registry: &Registry) {

@@ -126,6 +126,18 @@ fn who_was_asked_before_its_link_was_lost_is_told_as_well() {
 }
 
 #[test]
+fn a_silent_server_is_told_when_another_one_has_answered_and_that_one_is_not() {
+    for (answers, other) in [(A, B), (B, A)] {
+        let mut side = Side::new(2);
+        side.ask(&lease(500), None);
+        side.advance(1_000);
+        side.drain();
+        side.answer(answers, 1, &yes(None));
+        assert_eq!(side.drain(), [(other, vec![Item::Cancel(1)])]);
+    }
+}
+
+#[test]
 fn a_server_that_closes_has_not_answered() {
     let mut side = Side::new(1);
     side.ask(&patient(5_000), None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Gate, Said, Verdict, bound_exceeded, decision};
+use super::{Gate, Said, Verdict, decision, no_room_for_grants};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
 use crate::engine::key::Key;
 use crate::engine::limit::Kind;
@@ -133,9 +133,7 @@ impl<A> Gate<A> {
         };
         let keeper = owner.filter(|_| holds);
         if keeper.is_some() && self.grants.is_full() {
-            let message = "the server has no room for another lease, reservation or block \
-                           (`leases_max`): try again later";
-            return self.reply(asker, bound_exceeded(message.to_owned()));
+            return self.reply(asker, Reply::Refuse(no_room_for_grants()));
         }
         let mut charges: Charges =
             parts.iter().filter_map(|(key, cost)| self.charge(now, *key, *cost)).collect();

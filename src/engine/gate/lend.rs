@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Gate, Said};
+use super::{Gate, Said, no_room_for_grants};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
 use crate::engine::key::Key;
 use crate::engine::limit::Claim;
@@ -36,9 +36,7 @@ impl<A> Gate<A> {
         let one = Parts::from_elem((id, 1), 1);
         self.check(&one, Hold::Spend)?;
         let Some(owner) = owner.filter(|_| !self.grants.is_full()) else {
-            let message = "the server has no room for another lease, reservation or block \
-                           (`leases_max`): try again later";
-            return Err(Problem { code: Code::BoundExceeded, message: message.to_owned() });
+            return Err(no_room_for_grants());
         };
         let verdict = self.verdict(now, &one, true);
         let lent = if verdict.at <= now { self.claim(now, id, wanted.permits()) } else { None };
@@ -47,12 +45,9 @@ impl<A> Gate<A> {
             let none = Block { permits: 0, valid_for: Duration::ZERO, grant: None, decision };
             return Ok(Reply::Block(none));
         };
-        let (version, limits) = self
-            .table
-            .get(id)
-            .map(|state| (state.version, state.limits.count()))
-            .unwrap_or_default();
-        let charge = Charge { key: id, version, cost: permits, marks: Self::no_marks(limits) };
+        let version = self.table.get(id).map_or(0, |state| state.version);
+        // The claims say what it takes to take it back.
+        let charge = Charge { key: id, version, cost: permits, marks: SmallVec::new() };
         // A borrower gives back what is void at the end: its message may take its time.
         let ends_at = now + valid_for + valid_for / 10 + RETURN_TIME;
         let kind = GrantKind::Block { claims, permits, ends_at };

@@ -230,9 +230,7 @@ impl<A> Gate<A> {
                 self.reply(asker, Reply::Decision(decision));
             }
             Some(_) if self.waiters.is_full() => {
-                let message = "the server has no room for another waiter (`waiters_max`): \
-                               try again later";
-                self.reply(asker, bound_exceeded(message.to_owned()));
+                self.reply(asker, Reply::Refuse(no_room("waiter (`waiters_max`)")));
             }
             Some(deadline) => {
                 return Some(self.enqueue(now, Waiter { asker, owner, parts, hold, deadline }));
@@ -307,8 +305,13 @@ impl<A> Gate<A> {
     }
 }
 
-fn bound_exceeded(message: String) -> Reply {
-    Reply::Refuse(Problem { code: Code::BoundExceeded, message })
+fn no_room_for_grants() -> Problem {
+    no_room("lease, reservation or block (`leases_max`)")
+}
+
+fn no_room(what: &str) -> Problem {
+    let message = format!("the server has no room for another {what}: try again later");
+    Problem { code: Code::BoundExceeded, message }
 }
 
 /// What keeps a request from being granted, and until when.

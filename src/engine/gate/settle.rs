@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use super::Gate;
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
 use crate::engine::request::{Code, GrantId, Problem, Reply};
@@ -179,11 +177,6 @@ impl<A> Gate<A> {
             meter.charge(now, &limit.kind, permits);
         }
         self.record_use(now, charge.key, permits);
-    }
-
-    /// Marks of a charge that was made elsewhere.
-    pub(super) fn no_marks(count: usize) -> SmallVec<[u64; 2]> {
-        SmallVec::from_elem(0, count)
     }
 }
 
