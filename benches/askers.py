@@ -35,7 +35,7 @@ PERMITS_OF_A_BLOCK = 1_000_000
 
 def serve(limits: str) -> None:
     """Serve until the end of the input; each line of it asks for the counts and the memory."""
-    from zmqlocker import LockerServer  # noqa: PLC0415  only what is measured is loaded
+    from zmqlocker import LockerServer
 
     rules: dict[str, Any] = json.loads(limits)
     with LockerServer(url="tcp://127.0.0.1:*", limits=rules, block=False) as server:
@@ -54,7 +54,7 @@ def rate(call: Callable[[], int], seconds: float) -> float:
 
 
 def batches(url: str, seconds: str) -> float:
-    from zmqlocker import LockerClient  # noqa: PLC0415
+    from zmqlocker import LockerClient
 
     with LockerClient(url, timeout=PATIENCE) as client:
 
@@ -65,7 +65,7 @@ def batches(url: str, seconds: str) -> float:
 
 
 def redis_batches(port: str, size: str, seconds: str) -> float:
-    import redis  # noqa: PLC0415
+    import redis
 
     with redis.Redis(port=int(port)) as client:
         sha = client.script_load(FIXED_WINDOW)
@@ -107,14 +107,14 @@ async def rate_of_tasks(ask: Callable[[str], Awaitable[Any]], seconds: float) ->
 
 
 async def concurrently(url: str, seconds: str) -> float:
-    from zmqlocker.asyncio import LockerClient  # noqa: PLC0415
+    from zmqlocker.asyncio import LockerClient
 
     async with LockerClient(url, timeout=PATIENCE) as client:
         return await rate_of_tasks(client.try_acquire, float(seconds))
 
 
 async def redis_concurrently(port: str, connections: str, seconds: str) -> float:
-    import redis.asyncio as redis  # noqa: PLC0415
+    import redis.asyncio as redis
 
     pool = redis.BlockingConnectionPool(
         port=int(port), max_connections=int(connections), timeout=PATIENCE
@@ -137,14 +137,14 @@ def ask_in_a_loop(call: Callable[[], Any], seconds: str) -> float:
 
 
 def alone(url: str, key: str, seconds: str) -> float:
-    from zmqlocker import LockerClient  # noqa: PLC0415
+    from zmqlocker import LockerClient
 
     with LockerClient(url, timeout=PATIENCE) as client:
         return ask_in_a_loop(lambda: client.try_acquire(key), seconds)
 
 
 def redis_alone(port: str, key: str, seconds: str) -> float:
-    import redis  # noqa: PLC0415
+    import redis
 
     with redis.Redis(port=int(port)) as client:
         sha = client.script_load(FIXED_WINDOW)
@@ -154,7 +154,7 @@ def redis_alone(port: str, key: str, seconds: str) -> float:
 
 async def hand_over(url: str, waiters: str, count: str) -> list[float]:
     """One client of an event loop: each task waits for the only permit, and passes it on."""
-    from zmqlocker.asyncio import LockerClient  # noqa: PLC0415
+    from zmqlocker.asyncio import LockerClient
 
     passed_at, trips = 0, list[float]()
     async with LockerClient(url, timeout=PATIENCE) as client:
@@ -174,7 +174,7 @@ async def hand_over(url: str, waiters: str, count: str) -> list[float]:
 
 def hand_over_between_threads(url: str, waiters: str, count: str) -> list[float]:
     """One client of many threads: each waits for the only permit, and passes it on."""
-    from zmqlocker import LockerClient  # noqa: PLC0415
+    from zmqlocker import LockerClient
 
     passed_at, trips = 0, list[float]()
     with LockerClient(url, timeout=PATIENCE) as client:
@@ -201,7 +201,7 @@ async def wake(url: str, waiters: str, count: str) -> list[float]:
     Who was woken looks when the next slot opens: as long after the server's answer as it says. The
     answer was given after the look was sent, so what is measured is never less than what was.
     """
-    from zmqlocker.asyncio import LockerClient  # noqa: PLC0415
+    from zmqlocker.asyncio import LockerClient
 
     opens_at, trips = 0.0, list[float]()
     async with LockerClient(url, timeout=PATIENCE) as client:
@@ -238,7 +238,7 @@ def machine(count: str) -> list[float]:
 
 
 def fill(url: str, count: str) -> int:
-    from zmqlocker import LockerClient  # noqa: PLC0415
+    from zmqlocker import LockerClient
 
     granted = 0
     keys = (f"key:{number:08}" for number in range(int(count)))
@@ -249,7 +249,7 @@ def fill(url: str, count: str) -> int:
 
 
 async def wait_for_ever(url: str, waiters: str) -> None:
-    from zmqlocker.asyncio import LockerClient  # noqa: PLC0415
+    from zmqlocker.asyncio import LockerClient
 
     async with LockerClient(url, timeout=None) as client:
         await client.try_acquire("busy")
@@ -258,7 +258,7 @@ async def wait_for_ever(url: str, waiters: str) -> None:
 
 def trips_alone(url: str, count: str) -> list[float]:
     """Microseconds of each call, with pauses of a random length between them."""
-    from zmqlocker import LockerClient  # noqa: PLC0415
+    from zmqlocker import LockerClient
 
     trips, dice = [], random.Random(1)
     with LockerClient(url, timeout=PATIENCE) as client:
@@ -271,23 +271,16 @@ def trips_alone(url: str, count: str) -> list[float]:
 
 
 def blocks(url: str, seconds: str) -> float:
-    from zmqlocker import LockerClient  # noqa: PLC0415
+    from zmqlocker import LockerClient
 
     with LockerClient(url, timeout=PATIENCE) as client:
-        # Not in the types of a package that has no blocks.
-        block = getattr(client, "block")("block")  # noqa: B009
+        block = client.block("block")
 
         def spend() -> int:
             following = block.next
             return sum(following() == "go" for _ in range(100_000))
 
         return rate(spend, float(seconds))
-
-
-def has_blocks() -> bool:
-    from zmqlocker import LockerClient  # noqa: PLC0415
-
-    return hasattr(LockerClient, "block")
 
 
 #: What can be run, by name.
@@ -309,7 +302,6 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
         wait_for_ever,
         trips_alone,
         blocks,
-        has_blocks,
     )
 }
 

@@ -48,14 +48,14 @@ def median_trip(call: Callable[[], Any]) -> float:
 
 
 def ask_zmqlocker(url: str) -> float:
-    from zmqlocker import LockerClient  # noqa: PLC0415  only what is measured is loaded
+    from zmqlocker import LockerClient
 
     with LockerClient(url) as client:
         return median_trip(client.next)
 
 
 def ask_redis(port: str) -> float:
-    import redis  # noqa: PLC0415
+    import redis
 
     with redis.Redis(port=int(port)) as client:
         fixed_window = client.register_script(FIXED_WINDOW)
@@ -63,7 +63,7 @@ def ask_redis(port: str) -> float:
 
 
 def serve_zmqlocker() -> None:
-    from zmqlocker import LockerServer  # noqa: PLC0415
+    from zmqlocker import LockerServer
 
     with LockerServer(5, 0.8, "tcp://127.0.0.1:*", block=False) as server:
         print(server.url, flush=True)
@@ -135,8 +135,8 @@ class Empty:
 
 def in_process() -> None:
     """Measure a decision within the process."""
-    from limits import RateLimitItemPerSecond, storage, strategies  # noqa: PLC0415
-    from zmqlocker import Locker  # noqa: PLC0415
+    from limits import RateLimitItemPerSecond, storage, strategies
+    from zmqlocker import Locker
 
     limiter = strategies.FixedWindowRateLimiter(storage.MemoryStorage())
     limit = RateLimitItemPerSecond(5)

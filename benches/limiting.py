@@ -265,10 +265,6 @@ def crowd() -> Iterator[Verdict]:
 
 def block() -> Iterator[Verdict]:
     """Permits that are spent without asking."""
-    if not run("has_blocks"):
-        print("\nSKIPPED: this zmqlocker has no blocks")
-        yield Verdict("block", "SKIPPED: no blocks in this zmqlocker", float("nan"), "")
-        return
     rounds = Rounds("one process spends from a block, permits/s")
     with serving() as server:
         for _ in range(ROUNDS):

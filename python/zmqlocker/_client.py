@@ -8,7 +8,6 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from zmqlocker import _zmqlocker
-from zmqlocker._exceptions import NotHeld
 from zmqlocker._held import _Lease, _Reservation
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ class Permit(_Lease):
     They come back when the block ends, or when nothing was heard of this process for `ttl` seconds.
     """
 
-    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
-        """Remember what to ask for."""
-        self._client, self._wanted, self._options = client, wanted, options
-
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
         self._must_be_free()
@@ -52,10 +47,6 @@ class Permit(_Lease):
 
 class Reservation(_Reservation):
     """Permits that are spent when the `with` block ends, but for what `commit()` gives back."""
-
-    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
-        """Remember what to ask for."""
-        self._client, self._wanted, self._options = client, wanted, options
 
     def __enter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
@@ -72,15 +63,11 @@ class Reservation(_Reservation):
 
         Raises `NotHeld` if it was said before.
         """
-        held = self._now()
-        if held.given_back:
-            message = "the reservation is settled already"
-            raise NotHeld(message)
-        self._client._give_back(held, self._spend(spent))
+        self._client._give_back(self._now(), self._spend(spent))
 
     def cancel(self) -> None:
         """Give everything back."""
-        self.commit(dict.fromkeys((key for key, _ in self._now().parts), 0))
+        self.commit(self._nothing())
 
 
 class LockerClient(_zmqlocker.LockerClient):

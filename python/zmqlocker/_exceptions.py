@@ -18,27 +18,27 @@ class LockerError(Exception):
     """The root of all errors of zmqlocker."""
 
 
-class LockTimeout(LockerError, TimeoutError):  # noqa: N818  the name that users know
+class LockTimeout(LockerError, TimeoutError):
     """The caller's timeout ran out before the permits were granted, or an answer came."""
 
 
-class ServerUnavailable(LockerError, ConnectionError):  # noqa: N818
+class ServerUnavailable(LockerError, ConnectionError):
     """No server answered within the caller's timeout."""
 
 
-class CostTooLarge(LockerError):  # noqa: N818
+class CostTooLarge(LockerError):
     """The cost is above the limit: the request could never be allowed."""
 
 
-class KindMismatch(LockerError):  # noqa: N818
+class KindMismatch(LockerError):
     """The key has limits of another kind than the call is for."""
 
 
-class NotHeld(LockerError):  # noqa: N818
+class NotHeld(LockerError):
     """What was to be given back is not held, or not any more."""
 
 
-class BoundExceeded(LockerError):  # noqa: N818
+class BoundExceeded(LockerError):
     """A bound of the server is reached; the message names it."""
 
 
@@ -50,5 +50,5 @@ class ProtocolError(LockerError):
     """Something answered that is no zmqlocker server."""
 
 
-class Forgotten(LockerError):  # noqa: N818
+class Forgotten(LockerError):
     """The server let a waiter's place go because it was silent: the client asks again by itself."""

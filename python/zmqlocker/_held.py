@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zmqlocker._exceptions import ConfigError, LockerError, NotHeld
 
@@ -22,6 +22,10 @@ class _Holding:
     """What a lease and a reservation have in common."""
 
     _held: Held | None = None
+
+    def __init__(self, client: Any, wanted: tuple[Any, ...], options: Any) -> None:
+        """Remember whom to ask, and what for."""
+        self._client, self._wanted, self._options = client, wanted, options
 
     @property
     def decision(self) -> Decision:
@@ -62,11 +66,13 @@ class _Lease(_Holding):
 class _Reservation(_Holding):
     """Permits of which some may go back."""
 
-    _spent: list[int] | None = None
-
     def _spend(self, spent: int | Mapping[str, int]) -> list[int]:
         """What was spent of each key, in the order of the reservation."""
-        parts = self._now().parts
+        held = self._now()
+        if held.given_back:
+            message = "the reservation is settled already"
+            raise NotHeld(message)
+        parts = held.parts
         if isinstance(spent, int):
             if len(parts) > 1:
                 message = "spent must be a dict that says how much of each key was spent"
@@ -79,3 +85,7 @@ class _Reservation(_Holding):
             message = f"spent must be from 0 to {_SPENT_MAX}, of keys that were reserved: {by_key}"
             raise ConfigError(message)
         return [by_key.get(key, cost) for key, cost in parts]
+
+    def _nothing(self) -> dict[str, int]:
+        """What was spent of each key if all goes back."""
+        return {key: 0 for key, _ in self._now().parts}

@@ -17,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zmqlocker import _zmqlocker
-from zmqlocker._exceptions import Forgotten, LockerError, NotHeld, ServerUnavailable
+from zmqlocker._exceptions import Forgotten, LockerError, ServerUnavailable
 from zmqlocker._held import _Lease, _Reservation
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ class Permit(_Lease):
     block ends, or when nothing was heard of this process for `ttl` seconds.
     """
 
-    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
-        """Remember what to ask for."""
-        self._client, self._wanted, self._options = client, wanted, options
-
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
         self._must_be_free()
@@ -63,10 +59,6 @@ class Permit(_Lease):
 
 class Reservation(_Reservation):
     """Permits that are spent when the block ends, but for what `commit()` gives back."""
-
-    def __init__(self, client: LockerClient, wanted: tuple[Any, ...], options: Any) -> None:
-        """Remember what to ask for."""
-        self._client, self._wanted, self._options = client, wanted, options
 
     async def __aenter__(self) -> Self:
         """Wait for the permits. Never enters without them."""
@@ -83,15 +75,11 @@ class Reservation(_Reservation):
 
         Raises `NotHeld` if it was said before.
         """
-        held = self._now()
-        if held.given_back:
-            message = "the reservation is settled already"
-            raise NotHeld(message)
-        await self._client._commit(held, self._spend(spent))
+        await self._client._commit(self._now(), self._spend(spent))
 
     async def cancel(self) -> None:
         """Give everything back."""
-        await self.commit(dict.fromkeys((key for key, _ in self._now().parts), 0))
+        await self.commit(self._nothing())
 
 
 class Block:

@@ -234,7 +234,7 @@ impl EventLoopClient {
 
     /// The number of the request, or the decision of a policy that has not to ask.
     #[pyo3(signature = (future, wait, key, cost, timeout: "object", on_failure))]
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "one caller hands on what Python named")]
     fn acquire(
         &self,
         py: Python<'_>,

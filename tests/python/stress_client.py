@@ -39,10 +39,6 @@ SEATS = "seats"
 SEATS_AT_ONCE = 3
 
 
-def has_blocks() -> bool:
-    return hasattr(LockerClient, "block")
-
-
 def boot_time() -> int:
     """The clock that the server goes by, in nanoseconds."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -51,7 +47,8 @@ def boot_time() -> int:
 class InThreads:
     """A `LockerClient` whose calls run in threads, with the names of the one for event loops."""
 
-    def __init__(self, client: LockerClient) -> None:
+    def __init__(self, client: Any) -> None:
+        """Wrap a client, or what a client gives."""
         self._client = client
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
@@ -76,7 +73,7 @@ class InThreads:
         reservation = self._client.reserve(*arguments, **options)
         await asyncio.to_thread(reservation.__enter__)
         try:
-            yield InThreads(reservation)  # type: ignore[arg-type]
+            yield InThreads(reservation)
         finally:
             await asyncio.to_thread(reservation.__exit__)
 
@@ -97,7 +94,7 @@ class Asker:
         """Do one thing, and note how long it took if it gave nothing."""
         acts = [self.try_acquire] * 6 + [self.try_many] * 2 + [self.reserve] * 3
         acts += [self.acquire] * 4 + [self.acquire_many_keys, self.hold]
-        acts += [self.spend] * 6 * has_blocks()
+        acts += [self.spend] * 6
         act = self._dice.choice(acts)
         before = boot_time()
         try:

@@ -30,7 +30,6 @@ from stress_client import (
     SEATS,
     SEATS_AT_ONCE,
     boot_time,
-    has_blocks,
 )
 
 if TYPE_CHECKING:
@@ -199,8 +198,6 @@ def misfortune(run: Run, clients: list[Client], dice: random.Random, until: int)
 def stress(seconds: float, seed: int, folder: Path) -> Run:
     """Let clients ask for so long, and do to them what happens to processes."""
     print(f"seed {seed}, {seconds} s, {CLIENTS} clients", flush=True)
-    if not has_blocks():
-        print("SKIPPED: this zmqlocker has no blocks, so none are spent from", flush=True)
     run, dice, server = Run(seed, boot_time()), random.Random(seed), Server()
     until = run.since + round(seconds * SECOND)
     clients: list[Client] = []
@@ -258,7 +255,7 @@ def check(run: Run) -> None:
     assert run.stats["bad_messages"] == 0
     granted = {note.did for note in run.all_notes() if note.cost}
     ways = {"try_acquire", "try_many", "acquire", "acquire_many_keys", "reserve", "held"}
-    assert granted == (ways | {"block"} if has_blocks() else ways), "not all ways were gone"
+    assert granted == (ways | {"block"}), "not all ways were gone"
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +282,6 @@ def test_a_grant_too_many_in_the_logs_would_be_seen(run: Run) -> None:
         assert rate.violations([*grants, planted, Grant(start, start + length)], run.since) != []
 
 
-@pytest.mark.skipif(not has_blocks(), reason="this zmqlocker has no blocks")
 def test_blocks_were_spent_from(run: Run) -> None:
     assert any(note.did == "block" and note.cost for note in run.all_notes())
 

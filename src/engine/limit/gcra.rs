@@ -37,7 +37,7 @@ struct Refunds {
 struct Fine(u64, u64);
 
 impl Fine {
-    #[allow(clippy::cast_possible_truncation)]
+    #[allow(clippy::cast_possible_truncation, reason = "the halves of a word")]
     const fn new(value: u128) -> Self {
         Self((value >> 64) as u64, value as u64)
     }
