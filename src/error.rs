@@ -55,6 +55,14 @@ pub enum Error {
         /// The limit that said no, where that is known; otherwise empty.
         limit: String,
     },
+    /// The caller waited for locks until its time ran out.
+    #[error("{keys} was not free within {} s", .timeout.as_secs_f64())]
+    NotFree {
+        /// The locks that were asked for.
+        keys: String,
+        /// How long the caller was ready to wait.
+        timeout: Duration,
+    },
     /// A server refused a request because it cannot be answered.
     #[error("{0}")]
     Refused(Problem),

@@ -62,7 +62,7 @@ impl Server {
                     self.write(count.count());
                 }
                 Output::Reply { reply, .. } => replies.push(reply),
-                Output::Seed { .. } | Output::WouldRefuse { .. } => {}
+                _ => {}
             }
         }
         replies

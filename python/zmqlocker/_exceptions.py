@@ -6,6 +6,8 @@
     ├── CostTooLarge
     ├── KindMismatch
     ├── NotHeld
+    ├── DeadlockError
+    ├── LockLost
     ├── BoundExceeded
     ├── ConfigError         also a ValueError
     └── ProtocolError
@@ -36,6 +38,14 @@ class KindMismatch(LockerError):
 
 class NotHeld(LockerError):
     """What was to be given back is not held, or not any more."""
+
+
+class LockLost(LockerError):
+    """A lock is not held any more, though it was not released: others may have it by now."""
+
+
+class DeadlockError(LockerError):
+    """The wait closed a cycle of waits in which nobody could go on; the message tells the cycle."""
 
 
 class BoundExceeded(LockerError):

@@ -3,7 +3,7 @@
 use crate::asking::{self, LinkId, RequestId};
 use crate::conversation::question::Question;
 use crate::conversation::{Conversation, Outcome, Output, TELL_TIMEOUT};
-use crate::engine::{Code, Problem, Reply, Request};
+use crate::engine::{Code, GrantId, Problem, Reply, Request};
 use crate::time::Timestamp;
 use crate::wire::Frames;
 use crate::wire::reply::{Replies, ServerItem};
@@ -23,12 +23,19 @@ impl Conversation {
         }
         for item in Replies::new(message.get(0).unwrap_or_default()) {
             match item {
-                Ok(ServerItem::Welcome { server, .. }) => self.talks[link.0].welcome(server),
+                Ok(ServerItem::Welcome { server, .. }) => {
+                    for grant in self.talks[link.0].welcome(now, server) {
+                        self.reclaim(now, link, grant);
+                    }
+                }
+                Ok(ServerItem::Lost { grants }) => {
+                    for grant in grants {
+                        self.give_up_lease(now, link, grant);
+                    }
+                }
                 Ok(ServerItem::Heard { number }) => {
                     for grant in self.talks[link.0].heard(now, number) {
-                        // Our beats would keep for ever what we do not hold any more.
-                        let release = Request::Release { grant };
-                        self.ask(now, Some(&release), Some(link), Some(now + TELL_TIMEOUT));
+                        self.give_up_lease(now, link, grant);
                     }
                 }
                 Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),
@@ -36,6 +43,13 @@ impl Conversation {
                 Err(problem) => return self.take_problem(now, link, &problem),
             }
         }
+    }
+
+    /// A lease is lost. It is given back all the same: our beats would keep it for ever.
+    fn give_up_lease(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+        self.drop_lease(link, grant);
+        let release = Request::Release { grant };
+        self.ask(now, Some(&release), Some(link), Some(now + TELL_TIMEOUT));
     }
 
     fn answer(&mut self, now: Timestamp, link: LinkId, id: RequestId, reply: Reply) {
@@ -77,11 +91,18 @@ impl Conversation {
             return;
         }
         let Some(question) = self.end(id, Some(link)) else { return };
-        if let (Some(ttl), Reply::Decision(decision)) = (question.ttl, &reply)
+        let sent_at = question.sent_at(link).unwrap_or_default();
+        if let Some(grant) = question.reclaims {
+            if !self.talks[link.0].reclaimed(now, grant, sent_at, &reply) {
+                self.give_up_lease(now, link, grant);
+            }
+            return;
+        }
+        let not_before = question.not_granted_before(link, self.talks[link.0].heard_at);
+        if let (Some(lease), Reply::Decision(decision)) = (question.lease, &reply)
             && let Some(grant) = decision.grant
-            && let Some(sent_at) = question.sent_at(link)
         {
-            self.talks[link.0].take_lease(now, grant, sent_at, ttl);
+            self.talks[link.0].take_lease(now, grant, (sent_at, not_before), lease);
         }
         self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
     }

@@ -6,13 +6,12 @@
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
 mod hearing;
+mod leases;
 mod question;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
-
-use smallvec::SmallVec;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
 use crate::conversation::question::{Question, Together};
@@ -21,7 +20,7 @@ use crate::engine::{
     ClientInfo, GrantId, Hold, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
-use crate::wire::request::{encode_bye, encode_request};
+use crate::wire::request::{encode_bye, encode_reclaim, encode_request, encode_wanted};
 use crate::wire::seed::{self, BYTES_MAX};
 use crate::wire::{Frames, ITEMS_MAX};
 
@@ -124,30 +123,42 @@ impl Conversation {
         deadline: Option<Timestamp>,
     ) -> RequestId {
         let id = self.asking.ask(now, only);
-        let ttl = match request {
-            Some(Request::Acquire { hold: Hold::Lease { ttl }, .. }) => Some(*ttl),
-            _ => None,
+        let (term, wait) = match request {
+            Some(Request::Acquire { hold: Hold::Lease(term), wait, .. }) => (Some(*term), *wait),
+            Some(Request::Acquire { wait, .. }) => (None, *wait),
+            Some(Request::Lock { wanted, wait }) => (Some(wanted.term), *wait),
+            _ => (None, Wait::No),
         };
-        let wait = match request {
-            Some(Request::Acquire { wait: Wait::UpTo(length), .. }) => Some(*length),
-            _ => None,
+        let wait = match wait {
+            Wait::UpTo(length) => Some(length),
+            Wait::No | Wait::Patience => None,
         };
         let item = request.map(|request| {
             let mut item = Vec::with_capacity(48);
             encode_request(&mut item, id, request);
             item
         });
-        let question = Question {
-            item,
-            ttl,
-            wait,
-            deadline,
-            sent: SmallVec::new(),
-            queued_on: None,
-            together: None,
+        let locks = match request {
+            Some(Request::Lock { wanted, .. }) => Some(encode_wanted(wanted)),
+            _ => None,
         };
+        let lease = term.map(|term| (term, locks));
+        let question = Question { lease, wait, deadline, ..Question::new(item) };
         self.begin(now, id, question);
         id
+    }
+
+    /// Asks a new run of a server to let us hold on what the run before has granted.
+    fn reclaim(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+        let Some(lease) = self.talks[link.0].leases.get(grant) else { return };
+        let Some(locks) = &lease.locks else { return };
+        let id = self.asking.next_number();
+        let mut item = Vec::new();
+        encode_reclaim(&mut item, id, grant, locks);
+        let deadline = Some(lease.valid_until);
+        let question = Question { deadline, reclaims: Some(grant), ..Question::new(Some(item)) };
+        self.asking.ask(now, Some(link));
+        self.begin(now, id, question);
     }
 
     /// Starts several requests that wait for nothing, and that together are no longer than
@@ -170,16 +181,8 @@ impl Conversation {
         }
         let asked = usize::try_from(count).unwrap_or(usize::MAX);
         let id = self.asking.ask_together(now, None, count);
-        let (item, together) = (Some(item), Some(Together::new(asked)));
-        let question = Question {
-            item,
-            ttl: None,
-            wait: None,
-            deadline,
-            sent: SmallVec::new(),
-            queued_on: None,
-            together,
-        };
+        let together = Some(Together::new(asked));
+        let question = Question { deadline, together, ..Question::new(Some(item)) };
         self.begin(now, id, question);
         (id, asked)
     }
@@ -312,14 +315,14 @@ impl Conversation {
         grant: GrantId,
     ) -> Option<Timestamp> {
         let talk = self.talks.get(link.0)?;
-        let valid_until = talk.leases.get(&grant)?.valid_until(talk);
+        let valid_until = talk.leases.get(grant)?.valid_until(talk.heard_at);
         (now < valid_until).then_some(valid_until)
     }
 
     /// A lease is given back, or was lost: nothing keeps it any more.
     pub fn drop_lease(&mut self, link: LinkId, grant: GrantId) {
         if let Some(talk) = self.talks.get_mut(link.0) {
-            talk.leases.remove(&grant);
+            talk.leases.remove(grant);
             if self.available {
                 talk.schedule_beat();
             }
@@ -417,7 +420,9 @@ impl Conversation {
                     talk.next_beat = Some(now + BEAT_INTERVAL);
                 }
             }
-            self.outputs.push_back(Output::Finish(id, outcome));
+            if question.reclaims.is_none() {
+                self.outputs.push_back(Output::Finish(id, outcome));
+            }
         }
     }
 
@@ -425,9 +430,9 @@ impl Conversation {
     fn end(&mut self, id: RequestId, answered_by: Option<LinkId>) -> Option<Question> {
         let question = self.questions.remove(&id)?;
         let count = question.together.as_ref().map_or(1, |together| together.count);
-        for (link, _) in question.sent.iter().filter(|(link, _)| Some(*link) != answered_by) {
+        for sent in question.sent.iter().filter(|sent| Some(sent.to) != answered_by) {
             for id in id.0..id.0 + if question.item.is_some() { count } else { 0 } {
-                self.cancel(*link, RequestId(id));
+                self.cancel(sent.to, RequestId(id));
             }
         }
         if let Some(deadline) = question.deadline {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::asking::LinkId;
-use crate::engine::Reply;
+use crate::engine::{GrantId, Reply, Term};
 use crate::time::Timestamp;
+use crate::wire::request::Wanted;
 
 /// How much longer than its caller wanted a request waits, at most, for the answer of the server in
 /// whose queue it is: that one knows the limit that said no.
@@ -17,15 +18,26 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 pub(super) struct Question {
     /// What is asked in our protocol; none for the seed's.
     pub(super) item: Option<Vec<u8>>,
-    pub(super) ttl: Option<Duration>,
+    /// For how long it is held, if it is to be held; and of which locks, if it is locks.
+    pub(super) lease: Option<(Term, Option<Wanted>)>,
+    /// The lease that a new run of the server is to let us hold on.
+    pub(super) reclaims: Option<GrantId>,
     /// How long the server is asked to let it wait.
     pub(super) wait: Option<Duration>,
     pub(super) deadline: Option<Timestamp>,
-    /// Whom it was sent to, and when last: each of them may have acted on it.
-    pub(super) sent: SmallVec<[(LinkId, Timestamp); 1]>,
+    /// Whom it was sent to, and when: each of them may have acted on it.
+    pub(super) sent: SmallVec<[Sent; 1]>,
     pub(super) queued_on: Option<LinkId>,
     /// The answers so far, where several requests are asked together; else none.
     pub(super) together: Option<Together>,
+}
+
+/// When a request was sent to a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) to: LinkId,
+    first: Timestamp,
+    last: Timestamp,
 }
 
 /// Requests that are asked together, and answered when all of them are.
@@ -53,16 +65,40 @@ impl Together {
 }
 
 impl Question {
+    /// A request that was not sent yet, and for whose answer nobody has said how long to wait.
+    pub(super) fn new(item: Option<Vec<u8>>) -> Self {
+        Self {
+            item,
+            lease: None,
+            reclaims: None,
+            wait: None,
+            deadline: None,
+            sent: SmallVec::new(),
+            queued_on: None,
+            together: None,
+        }
+    }
+
     pub(super) fn sent_to(&mut self, link: LinkId, now: Timestamp) {
-        match self.sent.iter_mut().find(|(to, _)| *to == link) {
-            Some((_, sent_at)) => *sent_at = now,
-            None => self.sent.push((link, now)),
+        match self.sent.iter_mut().find(|sent| sent.to == link) {
+            Some(sent) => sent.last = now,
+            None => self.sent.push(Sent { to: link, first: now, last: now }),
         }
     }
 
     /// When it was sent to a server last.
     pub(super) fn sent_at(&self, link: LinkId) -> Option<Timestamp> {
-        self.sent.iter().find(|(to, _)| *to == link).map(|(_, sent_at)| *sent_at)
+        self.sent.iter().find(|sent| sent.to == link).map(|sent| sent.last)
+    }
+
+    /// An instant before which a server has not granted it, for certain: where it was sent again,
+    /// the answer may be to what was sent first. Where the server has said that it waits, whatever
+    /// of us it has heard since came before the grant.
+    pub(super) fn not_granted_before(&self, link: LinkId, heard_at: Timestamp) -> Timestamp {
+        let sent = self.sent.iter().find(|sent| sent.to == link);
+        let is_queued = self.queued_on == Some(link);
+        let instant = |it: &Sent| if is_queued { it.last.max(heard_at) } else { it.first };
+        sent.map(instant).unwrap_or_default()
     }
 
     /// Puts the deadline off once, if the server in whose queue it is will answer by then: the

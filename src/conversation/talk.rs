@@ -1,24 +1,17 @@
 //! What is said on one link, and how long what is held there is safe.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::conversation::BEAT_INTERVAL;
-use crate::engine::{ClientInfo, GrantId, RequestId, SessionName};
+use crate::conversation::leases::{Lease, Leases, shortened};
+use crate::engine::{ClientInfo, GrantId, Reply, RequestId, SessionName, Term};
 use crate::time::Timestamp;
-use crate::wire::request::{Hello, encode_beat, encode_cancel, encode_hello};
+use crate::wire::request::{Hello, Wanted, encode_beat, encode_cancel, encode_hello};
 use crate::wire::{Frames, VERSION};
 
 /// How many beats may be unanswered; of older ones the answer is of no use.
 const BEATS_MAX: usize = 32;
-
-/// A lease as its holder sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lease {
-    pub(super) ttl: Duration,
-    /// Until then it is safe, whatever becomes of the messages under way.
-    pub(super) valid_until: Timestamp,
-}
 
 /// How many cancels are said again; a server that hears of so few beats forgets us altogether.
 const CANCELS_MAX: usize = 1024;
@@ -37,7 +30,7 @@ pub(super) struct Talk {
     pub(super) beats: VecDeque<(u64, Timestamp)>,
     /// The instant up to which the server has heard us for certain.
     pub(super) heard_at: Timestamp,
-    pub(super) leases: BTreeMap<GrantId, Lease>,
+    pub(super) leases: Leases,
     /// How many requests wait at this server.
     pub(super) waiting: usize,
     pub(super) next_beat: Option<Timestamp>,
@@ -110,23 +103,36 @@ impl Talk {
         self.write(|body| encode_beat(body, number, floor));
     }
 
-    /// A run of the server that is not the one we knew has forgotten what that one granted.
-    pub(super) fn welcome(&mut self, server: u64) {
-        if self.server.is_some_and(|known| known != server) {
-            self.leases.clear();
+    /// A run of the server that is not the one we knew has forgotten what that one granted. The
+    /// leases that it may let us hold on.
+    pub(super) fn welcome(&mut self, now: Timestamp, server: u64) -> Vec<GrantId> {
+        if self.server.replace(server).is_none_or(|known| known == server) {
+            return Vec::new();
         }
-        self.server = Some(server);
+        self.leases.reclaimable(now, self.heard_at)
+    }
+
+    /// The answer of a new run to the wish to hold on a lease. Whether we still hold it.
+    pub(super) fn reclaimed(
+        &mut self,
+        now: Timestamp,
+        grant: GrantId,
+        sent_at: Timestamp,
+        reply: &Reply,
+    ) -> bool {
+        let is_held = self.leases.get(grant).is_some_and(|lease| now < lease.valid_until);
+        if is_held && *reply == Reply::Done {
+            self.leases.know(grant, sent_at);
+            self.schedule_beat_from(now);
+            return true;
+        }
+        false
     }
 
     /// The server has heard a beat at `now` or before. The leases that had ended for us until then:
     /// no answer revives them, for others may have them.
     pub(super) fn heard(&mut self, now: Timestamp, number: u64) -> Vec<GrantId> {
-        let ended =
-            |(grant, lease): (&GrantId, &Lease)| (lease.valid_until(self) <= now).then_some(*grant);
-        let ended: Vec<_> = self.leases.iter().filter_map(ended).collect();
-        for grant in &ended {
-            self.leases.remove(grant);
-        }
+        let ended = self.leases.take_ended(now, self.heard_at);
         self.schedule_beat();
         self.cancels.retain(|(_, last_beat)| number <= *last_beat);
         while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
@@ -144,20 +150,23 @@ impl Talk {
         &mut self,
         now: Timestamp,
         grant: GrantId,
-        sent_at: Timestamp,
-        ttl: Duration,
+        (sent_at, not_before): (Timestamp, Timestamp),
+        (term, locks): (Term, Option<Wanted>),
     ) {
-        let valid_until = sent_at.max(self.heard_at) + shortened(ttl);
-        self.leases.insert(grant, Lease { ttl, valid_until });
+        let valid_until = sent_at.max(self.heard_at) + shortened(term.ttl);
+        let ends_at =
+            term.max_hold.map_or(Timestamp::NEVER, |length| not_before + shortened(length));
+        let lease = Lease { term, valid_until, ends_at, is_known: true, locks };
+        self.leases.insert(now, grant, lease);
         self.schedule_beat_from(now);
-        if valid_until < now + ttl * 2 / 3 {
+        if term.is_renewed() && valid_until < now + term.ttl * 2 / 3 {
             self.next_beat = Some(now);
         }
     }
 
     /// How often the server has to hear of us.
     pub(super) fn interval(&self) -> Option<Duration> {
-        let lease = self.leases.values().map(|lease| lease.ttl / 3).min();
+        let lease = self.leases.shortest().map(|ttl| ttl / 3);
         let wait = (self.waiting > 0).then_some(BEAT_INTERVAL);
         lease.into_iter().chain(wait).min()
     }
@@ -174,16 +183,4 @@ impl Talk {
             self.next_beat = Some(self.next_beat.map_or(due, |next| next.min(due)));
         }
     }
-}
-
-impl Lease {
-    pub(super) fn valid_until(&self, talk: &Talk) -> Timestamp {
-        self.valid_until.max(talk.heard_at + shortened(self.ttl))
-    }
-}
-
-/// How long a lease is safe, counted from the sending of the message that keeps it: clocks may
-/// differ in rate by 0.2 %.
-pub(super) fn shortened(ttl: Duration) -> Duration {
-    ttl.saturating_sub(ttl * 4 / 1000)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::answer::Answer;
-use crate::engine::request::{Problem, Reply, Request, RequestId};
+use crate::engine::request::{GrantId, Problem, Reply, Request, RequestId};
 use crate::engine::rules::Rules;
 use crate::engine::session::SessionId;
 
@@ -65,6 +65,29 @@ pub enum Output<E> {
         key: Box<str>,
         /// What takes the place of the record of that key; `None` if it has none any more.
         record: Option<Vec<u8>>,
+    },
+    /// A lease of locks is to be written down, for a later run.
+    Lease {
+        /// The number of the record.
+        number: u64,
+        /// The lease.
+        grant: GrantId,
+        /// What takes the place of its record; `None` if it is over.
+        record: Option<Vec<u8>>,
+    },
+    /// Grants will have numbers up to this one: a later run must not give them again.
+    Numbers {
+        /// The number of the record.
+        number: u64,
+        /// The last of them.
+        up_to: GrantId,
+    },
+    /// A holder is to be told that leases were taken from it.
+    Lost {
+        /// Its session.
+        session: SessionId,
+        /// All that it was not seen to know of.
+        grants: Vec<GrantId>,
     },
     /// No answer that follows may be sent before this record is written, and all before it.
     Await {

@@ -12,16 +12,18 @@ use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::engine::event::{Input, Output, Tally};
-use crate::engine::gate::{Bounds, Gate, Restored, Said, Unfit};
+use crate::engine::gate::{Bounds, Gate, Said};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
-use crate::engine::request::{
-    Code, Cost, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
-};
+use crate::engine::lease_record::LeaseRecord;
+use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
+
+/// How many leases that were taken from a client are told of at once.
+const LOST_AT_ONCE: usize = 256;
 
 /// Decides who gets permits of which keys, and when.
 ///
@@ -56,7 +58,7 @@ use crate::time::Timestamp;
 /// ```
 #[derive(Debug)]
 pub struct Machine<E> {
-    gate: Gate<Asker<E>>,
+    pub(super) gate: Gate<Asker<E>>,
     sessions: Sessions,
     outputs: VecDeque<Output<E>>,
     tally: Tally,
@@ -65,7 +67,7 @@ pub struct Machine<E> {
 
 /// Who asks.
 #[derive(Clone, Debug)]
-enum Asker<E> {
+pub(super) enum Asker<E> {
     Seed(E),
     Client(SessionId, RequestId),
 }
@@ -83,48 +85,6 @@ impl<E> Machine<E> {
             tally: Tally::default(),
             closing: false,
         }
-    }
-
-    /// From now on what is used outlives the machine: each time that more is used of a limit than
-    /// was recorded, [`Output::Record`] says what to write down and [`Output::Await`] that answers
-    /// wait for it. That holds for limits of five seconds and more.
-    ///
-    /// A record says more than is used, by a 16th of the limit, so most grants need none.
-    pub const fn make_durable(&mut self) {
-        self.gate.durable = true;
-    }
-
-    /// Takes up a record of an earlier run, before anything is asked for. Its instants are of the
-    /// clock of `now` if that is the `same_clock`; otherwise all that was left to wait when it was
-    /// written is left now. Drain the outputs after it.
-    ///
-    /// # Errors
-    ///
-    /// [`Unfit`] if this is no record, or of one key too many.
-    pub fn restore(
-        &mut self,
-        now: Timestamp,
-        same_clock: bool,
-        key: &str,
-        record: &[u8],
-    ) -> Result<Restored, Unfit> {
-        let restored = self.gate.restore(now, same_clock, key, record);
-        self.pass_on();
-        restored
-    }
-
-    /// Records exactly what is used, so that a later run goes on from there: of some keys, from
-    /// place 0 `on`. Where to go on after the outputs are drained; `None` at the end.
-    pub fn settle(&mut self, now: Timestamp, on: usize) -> Option<usize> {
-        let next = self.gate.settle(now, on);
-        self.pass_on();
-        next
-    }
-
-    /// From now on grants have numbers above `last`: where the runs of a server start far apart,
-    /// what an earlier run granted is not taken for what this one has.
-    pub fn number_grants_above(&mut self, last: GrantId) {
-        self.gate.grants.number_above(last);
     }
 
     /// A client says who it is. Its session, and whether it is new.
@@ -223,18 +183,24 @@ impl<E> Machine<E> {
             wait: Wait::Patience,
             hold: Hold::Spend,
         };
-        self.gate.handle(now, Asker::Seed(to), None, &request);
+        self.gate.handle(now, (Asker::Seed(to), None), &request, &self.sessions);
     }
 
     fn ask(&mut self, now: Timestamp, id: SessionId, request_id: RequestId, request: &Request) {
         self.hear(now, id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         if let Some(Asked::Answered(answered)) = session.requests.get(&request_id)
-            && let Request::Acquire { hold: Hold::Lease { .. }, .. } = request
+            && matches!(
+                request,
+                Request::Acquire { hold: Hold::Lease(_), .. } | Request::Lock { .. }
+            )
             && answered.0.grant().is_some_and(|grant| !self.gate.has(grant))
         {
             // The answer was lost, and the lease has ended since: nobody may hear of it now.
             session.requests.remove(&request_id);
+        }
+        if let Request::Release { grant } = request {
+            session.lost.retain(|lost| lost != grant);
         }
         let reply = match session.requests.get(&request_id) {
             None if request_id < session.floor => return,
@@ -247,7 +213,8 @@ impl<E> Machine<E> {
             }),
             None => {
                 let asker = Asker::Client(id, request_id);
-                if let Some((waiter, ahead)) = self.gate.handle(now, asker, Some(id), request) {
+                let queued = self.gate.handle(now, (asker, Some(id)), request, &self.sessions);
+                if let Some((waiter, ahead)) = queued {
                     self.begin_wait(id, request_id, Asked::Waiting(waiter));
                     let reply = Reply::Queued { ahead };
                     self.outputs.push_back(Output::Reply {
@@ -281,6 +248,19 @@ impl<E> Machine<E> {
         self.hear(now, id);
         if let Some(session) = self.sessions.get_mut(id) {
             session.raise_floor(floor);
+            self.tell_losses(id);
+        }
+    }
+
+    /// Tells a client which leases were taken from it, until it gives them up: or the answer to its
+    /// beat would tell it that it still has them.
+    fn tell_losses(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get(id)
+            && !session.lost.is_empty()
+        {
+            for some in session.lost.chunks(LOST_AT_ONCE) {
+                self.outputs.push_back(Output::Lost { session: id, grants: some.to_vec() });
+            }
         }
     }
 
@@ -394,7 +374,7 @@ impl<E> Machine<E> {
     }
 
     /// Turns what the gate says into what is to be said to whom.
-    fn pass_on(&mut self) {
+    pub(super) fn pass_on(&mut self) {
         while let Some(said) = self.gate.poll_said() {
             match said {
                 Said::Reply { to: Asker::Seed(to), reply, .. } => {
@@ -419,6 +399,24 @@ impl<E> Machine<E> {
                 Said::Record { number, key, record } => {
                     self.outputs.push_back(Output::Record { number, key, record });
                 }
+                Said::Lease { number, grant, record } => {
+                    let encode = |(owner, record): (SessionId, LeaseRecord)| {
+                        let session = self.sessions.get(owner)?;
+                        Some(record.encode(session.name, &session.client))
+                    };
+                    let record = record.and_then(encode);
+                    self.outputs.push_back(Output::Lease { number, grant, record });
+                }
+                Said::Numbers { number, up_to } => {
+                    self.outputs.push_back(Output::Numbers { number, up_to });
+                }
+                Said::Deadlock { to, cycle } => self.refuse_deadlock(&to, &cycle),
+                Said::Broken { owner, grant } => {
+                    if let Some(session) = self.sessions.get_mut(owner) {
+                        session.lost.push(grant);
+                        self.tell_losses(owner);
+                    }
+                }
                 Said::Await { number } => self.outputs.push_back(Output::Await { number }),
             }
         }
@@ -441,5 +439,25 @@ impl<E> Machine<E> {
             session.waiting -= 1;
         }
         self.outputs.push_back(Output::Reply { session: id, request, reply });
+    }
+
+    /// Tells a waiter that it closed a cycle, and which.
+    fn refuse_deadlock(&mut self, to: &Asker<E>, cycle: &[(SessionId, Box<str>)]) {
+        let who = |place: usize| {
+            let (session, _) = &cycle[place % cycle.len()];
+            self.client(*session).map_or_else(String::new, ToString::to_string)
+        };
+        let links = cycle.iter().enumerate().map(|(place, (_, key))| {
+            format!("{} waits for {key:?}, which is held up by {}", who(place), who(place + 1))
+        });
+        let links: Vec<_> = links.collect();
+        let message = format!(
+            "this wait is the youngest of a cycle in which nobody could go on: {}",
+            links.join("; ")
+        );
+        if let Asker::Client(session, request) = to {
+            let problem = Problem { code: Code::Deadlock, message };
+            self.answer(*session, *request, Reply::Refuse(problem), Charges::new());
+        }
     }
 }

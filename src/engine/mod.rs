@@ -4,11 +4,14 @@ mod event;
 mod gate;
 mod grant;
 mod key;
+mod lease_record;
 mod limit;
+mod lock;
 mod machine;
 mod record;
 mod request;
 mod rules;
+mod run;
 mod session;
 mod table;
 mod timers;
@@ -18,6 +21,7 @@ pub use event::{Input, Output, Tally};
 pub use gate::{Bounds, Restored, Unfit};
 pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
+pub use lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape, Term};
 pub use machine::Machine;
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,

@@ -28,8 +28,7 @@ impl Record {
         put(&mut bytes, self.saved_at.as_nanos());
         bytes.push(u8::try_from(self.limits.len()).unwrap_or(u8::MAX));
         for (text, snapshot) in &self.limits {
-            put(&mut bytes, text.len() as u64);
-            bytes.extend(text.as_bytes());
+            put_text(&mut bytes, text);
             match snapshot {
                 None => bytes.push(0),
                 Some(Snapshot::Fixed { ends_at, used }) => {
@@ -66,8 +65,7 @@ impl Record {
         let count = byte(&mut rest)?;
         let mut limits = Vec::new();
         for _ in 0..count {
-            let length = usize::try_from(number(&mut rest)?).ok()?;
-            let text = std::str::from_utf8(rest.split_off(..length)?).ok()?.to_owned();
+            let text = text(&mut rest)?.to_owned();
             let snapshot = match byte(&mut rest)? {
                 0 => None,
                 1 => {
@@ -95,20 +93,31 @@ impl Record {
     }
 }
 
-fn put(bytes: &mut Vec<u8>, number: u64) {
+pub(super) fn put(bytes: &mut Vec<u8>, number: u64) {
     bytes.extend(number.to_le_bytes());
 }
 
-fn byte(rest: &mut &[u8]) -> Option<u8> {
+/// Adds a text behind its length.
+pub(super) fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    put(bytes, text.len() as u64);
+    bytes.extend(text.as_bytes());
+}
+
+pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(number(rest)?).ok()?;
+    std::str::from_utf8(rest.split_off(..length)?).ok()
+}
+
+pub(super) fn byte(rest: &mut &[u8]) -> Option<u8> {
     rest.split_off_first().copied()
 }
 
-fn number(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn number(rest: &mut &[u8]) -> Option<u64> {
     let bytes = rest.split_off(..8)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-fn instant(rest: &mut &[u8]) -> Option<Timestamp> {
+pub(super) fn instant(rest: &mut &[u8]) -> Option<Timestamp> {
     number(rest).map(Timestamp::from_nanos)
 }
 

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::engine::key::Key;
 use crate::engine::limit::Rate;
+use crate::engine::lock::{LockPage, LockRequest, Term};
 use crate::error::Error;
 
 /// How many permits a request takes from one key: 1 to [`Rate::MAX_REQUESTS_MAX`].
@@ -114,36 +115,23 @@ pub enum Hold {
     Spend,
     /// They are spent, and what turns out not to be needed may be given back.
     Reserve,
-    /// They are held until they are released, or until nothing was heard of the holder for `ttl`.
-    Lease {
-        /// How long a lease outlives the last message of its holder.
-        ttl: Duration,
-    },
+    /// They are held until they are released, or until nothing was heard of the holder for a while.
+    Lease(Term),
 }
 
 impl Hold {
-    /// The shortest `ttl` of a lease.
-    pub const TTL_MIN: Duration = Duration::from_millis(100);
-
-    /// The longest `ttl` of a lease.
-    pub const TTL_MAX: Duration = Duration::from_secs(86_400);
-
     /// A lease of this `ttl`.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if it is below [`Hold::TTL_MIN`] or above [`Hold::TTL_MAX`].
+    /// As [`Term::new`].
     pub fn lease(ttl: Duration) -> Result<Self, Error> {
-        if (Self::TTL_MIN..=Self::TTL_MAX).contains(&ttl) {
-            return Ok(Self::Lease { ttl });
-        }
-        let [min, max, given] = [Self::TTL_MIN, Self::TTL_MAX, ttl].map(|ttl| ttl.as_secs_f64());
-        let problem = format!("must be from {min} to {max} s, not {given}");
-        Err(Error::Config { argument: "ttl", problem })
+        Term::new(ttl, None).map(Self::Lease)
     }
 }
 
-/// The number of a grant that may be given back, unique within a server's run; never 0.
+/// The number of a grant that may be given back, unique within a server's run; never 0. Of a lock
+/// it is the fencing token: it rises with each grant, over restarts too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrantId(pub u64);
 
@@ -151,7 +139,7 @@ pub struct GrantId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// A request that is about limits.
+/// A request that is about limits or locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Permits, all or nothing. Answered with a [`Decision`].
@@ -162,6 +150,32 @@ pub enum Request<'a> {
         wait: Wait,
         /// What becomes of the permits.
         hold: Hold,
+    },
+    /// Locks, all or nothing. Answered with a [`Decision`].
+    Lock {
+        /// Which, and for how long.
+        wanted: LockRequest<'a>,
+        /// How long it may wait.
+        wait: Wait,
+    },
+    /// Locks that an earlier run of the server has granted, and that their holder still holds.
+    Reclaim {
+        /// The lease.
+        grant: GrantId,
+        /// What it is of.
+        wanted: LockRequest<'a>,
+    },
+    /// A lock is taken from its holders.
+    Break {
+        /// The lock.
+        key: Key<'a>,
+        /// Only the lease of this number, which must be current; all leases if there is none.
+        grant: Option<GrantId>,
+    },
+    /// Who holds and who waits for locks. Answered with a [`LockPage`].
+    Locks {
+        /// Where the page begins: 0, or where the page before said that there is more.
+        from: u64,
     },
     /// A reservation is settled: so much was spent of each key, in the order of the demand.
     Commit {
@@ -239,6 +253,8 @@ pub enum Reply {
     Done,
     /// The answer to a request for a block.
     Block(Block),
+    /// The answer to a question about locks.
+    Locks(LockPage),
     /// It cannot be done.
     Refuse(Problem),
 }
@@ -250,7 +266,7 @@ impl Reply {
         match self {
             Self::Decision(decision) => decision.grant,
             Self::Block(block) => block.grant,
-            Self::Queued { .. } | Self::Done | Self::Refuse(_) => None,
+            Self::Queued { .. } | Self::Done | Self::Locks(_) | Self::Refuse(_) => None,
         }
     }
 }
@@ -318,11 +334,13 @@ pub enum Code {
     Forgotten = 8,
     /// The server stops.
     Closing = 9,
+    /// The waiter closed a cycle of waits, in which nobody could ever go on.
+    Deadlock = 10,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Protocol,
         Self::Config,
         Self::CostTooLarge,
@@ -332,6 +350,7 @@ impl Code {
         Self::UnknownSession,
         Self::Forgotten,
         Self::Closing,
+        Self::Deadlock,
     ];
 }
 

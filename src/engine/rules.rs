@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use crate::engine::key::Key;
 use crate::engine::limit::{Kind, Limit, Rate};
+use crate::engine::lock::Shape;
 use crate::engine::request::Request;
 use crate::error::Error;
 
 /// The limits of a key, 1 to [`Request::LIMITS_MAX`] of them: all must agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits(Box<[(Limit, Arc<str>)]>);
+pub struct Limits {
+    all: Box<[(Limit, Arc<str>)]>,
+    /// What kind of lock has them; none if they are a rule's.
+    shape: Option<Shape>,
+}
 
 impl Limits {
     /// These limits.
@@ -20,20 +25,31 @@ impl Limits {
     /// [`Error::Config`] if there are none or too many.
     pub fn new(limits: impl IntoIterator<Item = Limit>) -> Result<Self, Error> {
         let with_text = |limit: Limit| (limit, Arc::from(limit.to_string()));
-        let limits: Box<[_]> =
+        let all: Box<[_]> =
             limits.into_iter().take(Request::LIMITS_MAX + 1).map(with_text).collect();
-        if limits.is_empty() || limits.len() > Request::LIMITS_MAX {
+        if all.is_empty() || all.len() > Request::LIMITS_MAX {
             let problem = format!("must be 1 to {} for a key", Request::LIMITS_MAX);
             return Err(Error::Config { argument: "limits", problem });
         }
-        Ok(Self(limits))
+        Ok(Self { all, shape: None })
     }
 
     /// One fixed window of that rate.
     #[must_use]
     pub fn of_rate(rate: Rate) -> Self {
         let limit = Limit { kind: Kind::FixedWindow(rate), shadow: false };
-        Self([(limit, Arc::from(limit.to_string()))].into())
+        Self { all: [(limit, Arc::from(limit.to_string()))].into(), shape: None }
+    }
+
+    /// The permits of a lock.
+    pub(super) fn of_lock(shape: Shape) -> Self {
+        let limit = Limit { kind: Kind::Concurrency(shape.at_once()), shadow: false };
+        Self { all: [(limit, Arc::from(shape.to_string()))].into(), shape: Some(shape) }
+    }
+
+    /// What kind of lock has them; none if they are a rule's.
+    pub(super) const fn shape(&self) -> Option<Shape> {
+        self.shape
     }
 
     /// The limits that these texts say.
@@ -50,24 +66,24 @@ impl Limits {
     /// The limits, in the order in which they were given.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Limit> {
-        self.0.iter().map(|(limit, _)| limit)
+        self.all.iter().map(|(limit, _)| limit)
     }
 
     /// How many there are.
     #[must_use]
     pub const fn count(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// One limit, by its place.
     pub(super) fn at(&self, place: usize) -> &Limit {
-        &self.0[place].0
+        &self.all[place].0
     }
 
     /// The text of a limit.
     #[must_use]
     pub fn text(&self, place: usize) -> &Arc<str> {
-        &self.0[place].1
+        &self.all[place].1
     }
 
     /// Whether there is a concurrency limit among them.
@@ -172,9 +188,14 @@ impl Rules {
     /// The limits of a key; `None` if it is not served.
     #[must_use]
     pub fn find(&self, key: Key<'_>) -> Option<&Arc<Limits>> {
+        self.named(key).or(self.others.as_ref())
+    }
+
+    /// The limits of a key that is named, or that fits a pattern.
+    pub(super) fn named(&self, key: Key<'_>) -> Option<&Arc<Limits>> {
         self.names.get(key.as_str()).or_else(|| {
             let fits = |(pattern, _): &&(Pattern, _)| pattern.fits(key.as_str());
-            self.patterns.iter().find(fits).map(|(_, limits)| limits).or(self.others.as_ref())
+            self.patterns.iter().find(fits).map(|(_, limits)| limits)
         })
     }
 

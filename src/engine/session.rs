@@ -3,10 +3,11 @@
 //! A request that is repeated is answered from the record, and counted once.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::engine::grant::Charges;
-use crate::engine::request::{Reply, RequestId};
+use crate::engine::request::{GrantId, Reply, RequestId};
 use crate::engine::waiters::WaiterId;
 use crate::time::Timestamp;
 
@@ -39,6 +40,16 @@ pub struct ClientInfo {
     pub pid: u32,
 }
 
+impl fmt::Display for ClientInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, host, pid } = self;
+        match &**name {
+            "" => write!(formatter, "process {pid} on {host}"),
+            name => write!(formatter, "{name:?} (process {pid} on {host})"),
+        }
+    }
+}
+
 /// After so long without a message a session loses its places in queues.
 pub const WAITER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
@@ -60,6 +71,8 @@ pub(super) struct Session {
     pub(super) requests: BTreeMap<RequestId, Asked>,
     /// How many of the requests wait.
     pub(super) waiting: usize,
+    /// Leases that were taken from it, and that it has not given up yet.
+    pub(super) lost: Vec<GrantId>,
 }
 
 /// What became of a request.
@@ -82,6 +95,7 @@ impl Session {
             floor: RequestId(0),
             requests: BTreeMap::new(),
             waiting: 0,
+            lost: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::engine::grant::GrantId;
 use crate::engine::key::Key;
 use crate::engine::limit::{Cover, Meter};
+use crate::engine::lock::Shape;
 use crate::engine::rules::Limits;
 use crate::engine::waiters::WaiterId;
 use crate::time::Timestamp;
@@ -20,12 +21,26 @@ const LOOKS: usize = 3;
 /// How many are looked at when the table is full.
 const LOOKS_WHEN_FULL: usize = 4096;
 
+/// What keys are for: a lock and a limit of one name have nothing to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Space {
+    Limits,
+    Locks,
+}
+
 /// A key's place in the table. Once the key is forgotten it leads nowhere, even if the place is
 /// used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyId {
     place: u32,
     generation: u32,
+}
+
+impl KeyId {
+    /// The place in the table.
+    pub(super) const fn place(self) -> usize {
+        self.place as usize
+    }
 }
 
 /// The keys in use. Idle ones are forgotten in passing, when others are added.
@@ -92,8 +107,8 @@ pub(super) struct Rest {
     pub(super) wake_at: Option<Timestamp>,
     /// How many permits are held.
     pub(super) held: u64,
-    /// By whom.
-    pub(super) leases: BTreeSet<GrantId>,
+    /// By whom, in the order of their numbers.
+    pub(super) leases: SmallVec<[GrantId; 1]>,
     /// How many blocks of the key may still be spent from.
     pub(super) blocks: u64,
     /// How many reservations of the key are not settled: what they overdraw is still to be counted.
@@ -113,6 +128,15 @@ impl KeyState {
         self.rest.get_or_insert_default()
     }
 
+    pub(super) fn space(&self) -> Space {
+        if self.limits.shape().is_some() { Space::Locks } else { Space::Limits }
+    }
+
+    /// Whether the size of a semaphore would be forgotten with the key.
+    fn has_size(&self) -> bool {
+        matches!(self.limits.shape(), Some(Shape::Semaphore(_)))
+    }
+
     /// Whether forgetting the key changes no answer.
     fn is_idle(&self, now: Timestamp) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.is_empty(now))
@@ -121,6 +145,20 @@ impl KeyState {
 }
 
 impl Rest {
+    pub(super) fn add_lease(&mut self, id: GrantId, permits: u64) {
+        self.held = self.held.saturating_add(permits);
+        // Nearly always the last: only what an earlier run granted has a lower number.
+        let place = self.leases.partition_point(|other| *other < id);
+        self.leases.insert(place, id);
+    }
+
+    pub(super) fn remove_lease(&mut self, id: GrantId, permits: u64) {
+        if let Ok(place) = self.leases.binary_search(&id) {
+            self.leases.remove(place);
+            self.held = self.held.saturating_sub(permits);
+        }
+    }
+
     fn is_empty(&self, now: Timestamp) -> bool {
         self.frozen_until.is_none_or(|until| until <= now)
             && self.queue.is_empty()
@@ -150,9 +188,9 @@ impl Table {
     }
 
     /// Where the key is, if it is in use.
-    pub(super) fn find(&self, key: Key<'_>) -> Option<KeyId> {
-        let hash = self.hasher.hash_one(key.as_str());
-        let named = |place: &u32| self.name_at(*place) == Some(key.as_str());
+    pub(super) fn find(&self, space: Space, key: Key<'_>) -> Option<KeyId> {
+        let hash = self.hasher.hash_one((space, key.as_str()));
+        let named = |place: &u32| self.name_at(*place) == Some((space, key.as_str()));
         let place = *self.index.find(hash, named)?;
         Some(KeyId { place, generation: self.slots[place as usize].generation })
     }
@@ -172,7 +210,7 @@ impl Table {
                 return None;
             }
         }
-        let hash = self.hasher.hash_one(&*state.name);
+        let hash = self.hasher.hash_one((state.space(), &*state.name));
         let place = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
         if place as usize == self.slots.len() {
             self.slots.push(Slot { generation: 0, hash, state: None });
@@ -223,15 +261,18 @@ impl Table {
         self.slots.len() - self.free.len()
     }
 
-    fn name_at(&self, place: u32) -> Option<&str> {
-        self.slots[place as usize].state.as_ref().map(|state| &*state.name)
+    fn name_at(&self, place: u32) -> Option<(Space, &str)> {
+        self.slots[place as usize].state.as_ref().map(|state| (state.space(), &*state.name))
     }
 
-    /// Looks at the next keys in turn and forgets those that are idle.
+    /// Looks at the next keys in turn and forgets those that are idle. The size of a semaphore is
+    /// remembered as long as there is room.
     fn forget_idle(&mut self, now: Timestamp, looks: usize, keep: &[(KeyId, u64)]) {
+        let is_full = self.len() >= self.keys_max;
         for _ in 0..looks.min(self.slots.len()) {
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
-            if self.slots[self.hand].state.as_ref().is_some_and(|state| state.is_idle(now))
+            let may_go = |state: &KeyState| state.is_idle(now) && (is_full || !state.has_size());
+            if self.slots[self.hand].state.as_ref().is_some_and(may_go)
                 && let Ok(place) = u32::try_from(self.hand)
                 && keep.iter().all(|(kept, _)| kept.place != place)
             {

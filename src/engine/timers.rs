@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Grant(GrantId),
     /// Whoever is first in the queue of the key may have a permit.
     Serve(KeyId),
+    /// Whether the waiter is part of a cycle of waits is to be looked at.
+    Deadlock(WaiterId),
     /// The waiter's time is over.
     Deadline(WaiterId),
     /// The session may not have been heard from for too long.

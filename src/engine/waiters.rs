@@ -16,14 +16,23 @@ pub(super) struct WaiterId(u64);
 /// What is wanted of which keys.
 pub(super) type Parts = SmallVec<[(KeyId, u64); 1]>;
 
-/// A request that waits for its permits.
+/// A request for permits.
 #[derive(Debug)]
-pub(super) struct Waiter<A> {
+pub(super) struct Ask<A> {
     /// Whom to answer.
     pub(super) asker: A,
     pub(super) owner: Option<SessionId>,
+    /// Who of the owner asks; 0 if nobody in particular.
+    pub(super) actor: u64,
     pub(super) parts: Parts,
     pub(super) hold: Hold,
+}
+
+/// A request that waits for its permits.
+#[derive(Debug)]
+pub(super) struct Waiter<A> {
+    pub(super) ask: Ask<A>,
+    pub(super) since: Timestamp,
     /// Until when at the latest.
     pub(super) deadline: Timestamp,
 }

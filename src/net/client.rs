@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::asking::{LinkId, RequestId};
 use crate::config::{ClientConfig, Url};
 use crate::conversation::{Outcome, TELL_TIMEOUT};
-use crate::engine::{Code, Decision, GrantId, Problem, Reply, Request, Wait};
+use crate::engine::{Code, GrantId, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
 use crate::net::clock::BootClock;
@@ -18,10 +18,6 @@ use crate::net::connections::Connections;
 use crate::net::exchange::{Caller, Mailbox, Question};
 use crate::net::per_process::PerProcess;
 use crate::time::Clock;
-use crate::wire::seed;
-
-/// How much of an answer that is none is shown, in characters.
-const QUOTE_MAX: usize = 200;
 
 /// How many requests of one call are under way at a time.
 const UNDER_WAY_MAX: usize = 4096;
@@ -30,7 +26,7 @@ const UNDER_WAY_MAX: usize = 4096;
 /// the answer of another. A forked child makes connections of its own.
 #[derive(Debug)]
 pub struct Client {
-    config: ClientConfig,
+    pub(super) config: ClientConfig,
     closed: AtomicBool,
     connections: PerProcess<Result<Connections, Error>>,
     fallback: Mutex<Fallback>,
@@ -47,7 +43,7 @@ pub struct Granted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// None if a policy gave the answer.
-    link: Option<LinkId>,
+    pub(super) link: Option<LinkId>,
     /// The answer.
     pub reply: Reply,
 }
@@ -112,29 +108,6 @@ impl Client {
         let connections = self.connections()?;
         let question = Question { request: None, only: None, timeout };
         self.judge_seed(timeout, connections.ask(question, go_on)?)
-    }
-
-    /// What the outcome of a seed's request means for whoever asked.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::next`]; [`Error::Refused`] if the server says why it cannot answer.
-    pub fn judge_seed(&self, timeout: Option<Duration>, outcome: Outcome) -> Result<Answer, Error> {
-        let Outcome::Seed(from, body) = outcome else {
-            return Err(Error::Timeout {
-                servers: self.servers(),
-                timeout: timeout.unwrap_or_default(),
-                problem: self.connections().map_or_else(|_| String::new(), Connections::problems),
-            });
-        };
-        seed::parse_answer(&body).ok_or_else(|| match body.strip_prefix(b"error: key ") {
-            // The only key that these requests are for, and it is the server's rules that lack it.
-            Some(_) => Error::Refused(Problem {
-                code: Code::Config,
-                message: String::from_utf8_lossy(&body[b"error: ".len()..]).into_owned(),
-            }),
-            None => self.nonsense(from, &body),
-        })
     }
 
     /// Asks something in our protocol, and waits for the answer.
@@ -220,40 +193,6 @@ impl Client {
             }
         }
         Ok(heard)
-    }
-
-    /// What the outcome of a request means for whoever asked.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::ask`].
-    pub fn judge(
-        &self,
-        request: &Request<'_>,
-        timeout: Option<Duration>,
-        outcome: Outcome,
-    ) -> Result<Heard, Error> {
-        let timeout = timeout.unwrap_or_default();
-        match outcome {
-            Outcome::Reply(_, Reply::Refuse(problem)) => Err(Error::Refused(problem)),
-            Outcome::Reply(_, Reply::Decision(Decision { allowed: false, limit, .. }))
-                if matches!(request, Request::Acquire { wait: Wait::UpTo(_), .. }) =>
-            {
-                let limit = limit.to_string();
-                Err(Error::Late { keys: keys_of(request), timeout, limit })
-            }
-            Outcome::Reply(link, reply) => Ok(Heard { link: Some(link), reply }),
-            Outcome::Late => {
-                Err(Error::Late { keys: keys_of(request), timeout, limit: String::new() })
-            }
-            Outcome::Silence => {
-                let problem =
-                    self.connections().map_or_else(|_| String::new(), Connections::problems);
-                Err(Error::Unavailable { servers: self.servers(), timeout, problem })
-            }
-            Outcome::Replies(_, replies) => Err(Error::unexpected(&replies)),
-            Outcome::Seed(link, body) => Err(self.nonsense(link, &body)),
-        }
     }
 
     /// Asks for permits, and answers by `policy` if no server does.
@@ -443,18 +382,7 @@ impl Client {
         &self.config.urls
     }
 
-    fn servers(&self) -> String {
-        self.config.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", ")
-    }
-
-    fn nonsense(&self, from: LinkId, body: &[u8]) -> Error {
-        Error::Protocol {
-            server: self.config.urls[from.0].to_string(),
-            answer: String::from_utf8_lossy(body).chars().take(QUOTE_MAX).collect(),
-        }
-    }
-
-    fn connections(&self) -> Result<&Connections, Error> {
+    pub(super) fn connections(&self) -> Result<&Connections, Error> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -477,12 +405,9 @@ fn shorten<'a>(request: &Request<'a>, left: Option<Duration>) -> Option<Request<
             let (demand, hold) = (demand.clone(), *hold);
             Some(Request::Acquire { demand, wait: Wait::UpTo(left), hold })
         }
+        (Request::Lock { wanted, wait: Wait::UpTo(length) }, Some(left)) if left < *length => {
+            Some(Request::Lock { wanted: wanted.clone(), wait: Wait::UpTo(left) })
+        }
         _ => None,
     }
-}
-
-fn keys_of(request: &Request<'_>) -> String {
-    let Request::Acquire { demand, .. } = request else { return String::new() };
-    let keys = demand.parts().iter().map(|(key, _)| format!("{:?}", key.as_str()));
-    keys.collect::<Vec<_>>().join(", ")
 }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::engine::{ClientInfo, Problem, Reply, RequestId, SessionId};
-use crate::wire::reply::{encode_heard, encode_problem, encode_reply, encode_welcome};
+use crate::engine::{ClientInfo, GrantId, Problem, Reply, RequestId, SessionId};
+use crate::wire::reply::{encode_heard, encode_lost, encode_problem, encode_reply, encode_welcome};
 use crate::wire::request::Hello;
 use crate::wire::seed::BYTES_MAX;
 use crate::wire::{Frames, ITEMS_MAX};
@@ -91,6 +91,10 @@ impl Desk {
 
     pub(super) fn heard(&mut self, session: SessionId, number: u64) {
         self.write(session, None, |body| encode_heard(body, number));
+    }
+
+    pub(super) fn lost(&mut self, session: SessionId, grants: &[GrantId]) {
+        self.write(session, None, |body| encode_lost(body, grants));
     }
 
     pub(super) fn reply(&mut self, session: SessionId, request: RequestId, reply: &Reply) {

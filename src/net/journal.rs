@@ -53,9 +53,16 @@ impl Journal {
 
     /// What an earlier run has left.
     pub(super) fn found(&self, found: Found) {
-        let Found { kept, unserved } = found;
+        let Found { kept, unserved, leases, is_unsure } = found;
         let endpoint = &self.endpoint;
-        log::info!(target: LOG, "the usage of {kept} keys goes on at {endpoint}");
+        log::info!(target: LOG, "{endpoint} goes on with {kept} keys and {leases} leases");
+        if is_unsure {
+            log::warn!(
+                target: LOG,
+                "the run before has ended without a word: its holders may reclaim their locks, and \
+                 nobody else gets one for a second"
+            );
+        }
         if unserved > 0 {
             log::warn!(
                 target: LOG,

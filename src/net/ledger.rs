@@ -8,14 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::{io, mem};
 
-use redb::{Database, DatabaseError, Durability, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, StorageError};
 
-use crate::engine::{Machine, Output, Restored, Unfit};
+use crate::engine::{GrantId, Machine, Restored, Unfit};
 use crate::error::Error;
+use crate::net::records::{Entry, HANDED_OVER, LEASES, NUMBERS, RUN, USAGE, commit};
 use crate::time::Timestamp;
-
-/// By key: the boot in which a record was written, and the record.
-const USAGE: TableDefinition<&str, (&str, &[u8])> = TableDefinition::new("usage");
 
 /// The file within the folder.
 const FILE: &str = "usage.redb";
@@ -46,6 +44,10 @@ pub(super) struct Found {
     pub(super) kept: u64,
     /// Keys whose usage was dropped: they have no limits any more.
     pub(super) unserved: u64,
+    /// Leases that are held until their holders say otherwise, or fall silent.
+    pub(super) leases: u64,
+    /// Whether other locks may have been granted, so that none is for a while.
+    pub(super) is_unsure: bool,
 }
 
 /// What the thread shares with the server.
@@ -57,7 +59,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: Vec<(Box<str>, Option<Vec<u8>>)>,
+    queue: Vec<Entry>,
     /// The number of the last record in the queue.
     queued: u64,
     /// The number of the last record on the disk.
@@ -85,7 +87,7 @@ impl Ledger {
             .create_with_file_format_v3(true)
             .create(folder.join(FILE))
             .map_err(|error| not_opened(&name, &error))?;
-        commit(&database, "", Vec::new()).map_err(|error| unusable(&error))?;
+        commit(&database, "", []).map_err(|error| unusable(&error))?;
         // The name of a new file has to be on the disk as well.
         File::open(folder).and_then(|file| file.sync_all()).map_err(|error| unusable(&error))?;
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
@@ -110,15 +112,27 @@ impl Ledger {
     pub(super) fn restore<E>(
         &self,
         now: Timestamp,
+        first_number: GrantId,
         machine: &mut Machine<E>,
     ) -> Result<Found, Error> {
-        machine.make_durable();
         let mut found = Found::default();
         let mut last = 0;
         let broken = |error: &dyn Display| {
             not_opened(&self.folder, &StorageError::Corrupted(error.to_string()).into())
         };
         let reading = self.database.begin_read().map_err(|error| broken(&error))?;
+        let run = reading.open_table(RUN).map_err(|error| broken(&error))?;
+        let of_run = |name| run.get(name).map(|it| it.map(|it| it.value()));
+        let numbers = of_run(NUMBERS).map_err(|error| broken(&error))?;
+        let handed_over = of_run(HANDED_OVER).map_err(|error| broken(&error))?;
+        let last_number = GrantId(numbers.unwrap_or(0)).max(first_number);
+        machine.number_grants_above(last_number);
+        let up_to = machine.make_durable();
+        commit(&self.database, "", [Entry::Numbers(up_to), Entry::HandedOver(false)])
+            .map_err(|error| unusable(&self.folder, &error))?;
+        found.is_unsure = handed_over == Some(0);
+        machine.begin_locks(now, !found.is_unsure);
+
         let table = reading.open_table(USAGE).map_err(|error| broken(&error))?;
         for row in table.iter().map_err(|error| broken(&error))? {
             let (key, value) = row.map_err(|error| broken(&error))?;
@@ -130,23 +144,41 @@ impl Ledger {
                 Ok(Restored::Unserved) => found.unserved += 1,
                 Err(unfit) => return Err(self.unfit(key, unfit)),
             }
-            while let Some(output) = machine.poll_output() {
-                if let Output::Record { number, key, record } = output {
-                    self.write(number, key, record);
-                    last = number;
-                }
+            last = self.write_outputs(machine).unwrap_or(last);
+        }
+        let table = reading.open_table(LEASES).map_err(|error| broken(&error))?;
+        for row in table.iter().map_err(|error| broken(&error))? {
+            let (grant, value) = row.map_err(|error| broken(&error))?;
+            let (grant, (boot, record)) = (GrantId(grant.value()), value.value());
+            let same_clock = !boot.is_empty() && boot == self.boot;
+            if !machine.restore_lease(now, same_clock, grant, record) {
+                return Err(self.unfit(&format!("lease {}", grant.0), Unfit::Unreadable));
             }
+            found.leases += 1;
+            last = self.write_outputs(machine).unwrap_or(last);
         }
         self.wait_until_written(last)?;
         Ok(found)
     }
 
-    /// Has a record written soon; waits only if far too many are to be.
-    pub(super) fn write(&self, number: u64, key: Box<str>, record: Option<Vec<u8>>) {
+    /// Has what a machine says written, and drops what it says to others. The last number of it.
+    fn write_outputs<E>(&self, machine: &mut Machine<E>) -> Option<u64> {
+        let mut last = None;
+        while let Some(output) = machine.poll_output() {
+            if let Some((number, entry)) = Entry::of(output) {
+                self.write(number, entry);
+                last = Some(number);
+            }
+        }
+        last
+    }
+
+    /// Has an entry written soon; waits only if far too many are to be.
+    pub(super) fn write(&self, number: u64, entry: Entry) {
         let is_full = |state: &mut State| state.queue.len() >= QUEUE_MAX && state.failure.is_none();
         let waited = self.shared.changed.wait_while(self.shared.lock(), is_full);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        state.queue.push((key, record));
+        state.queue.push(entry);
         state.queued = number;
         drop(state);
         self.shared.changed.notify_all();
@@ -163,12 +195,15 @@ impl Ledger {
         self.outcome(&waited.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes all that is left, and lets another server have the folder.
+    /// Writes all that is left, and that nothing else was granted, and lets another server have the
+    /// folder.
     ///
     /// # Errors
     ///
     /// As [`Self::wait_until_written`].
     pub(super) fn close(mut self) -> Result<(), Error> {
+        let last = self.shared.lock().queued;
+        self.write(last + 1, Entry::HandedOver(true));
         self.end();
         self.outcome(&self.shared.lock())
     }
@@ -263,27 +298,6 @@ impl Drop for Writer {
             self.shared.changed.notify_all();
         }
     }
-}
-
-/// Writes records, and returns when they are on the disk.
-#[allow(clippy::result_large_err, reason = "the errors of the store are made rarely")]
-fn commit(
-    database: &Database,
-    boot: &str,
-    records: Vec<(Box<str>, Option<Vec<u8>>)>,
-) -> Result<(), redb::Error> {
-    let mut writing = database.begin_write()?;
-    writing.set_durability(Durability::Immediate);
-    {
-        let mut table = writing.open_table(USAGE)?;
-        for (key, record) in records {
-            match record {
-                Some(record) => table.insert(&*key, (boot, &*record)).map(drop)?,
-                None => table.remove(&*key).map(drop)?,
-            }
-        }
-    }
-    Ok(writing.commit()?)
 }
 
 fn unusable(folder: &str, problem: &dyn Display) -> Error {

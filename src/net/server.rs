@@ -13,7 +13,7 @@ use crate::config::{Place, ServerConfig, Url};
 use crate::engine::{GrantId, Machine, Rules, Tally};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
-use crate::net::clock::BootClock;
+use crate::net::clock::{BootClock, unix_time};
 use crate::net::context;
 use crate::net::desk::Desk;
 use crate::net::journal::Journal;
@@ -96,10 +96,14 @@ impl Server {
         let now = clock.now();
         let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
         let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
-        // A client may give back what a run before has granted: there must be no such number here.
         let number = RandomState::new().hash_one(now);
-        machine.number_grants_above(GrantId(number >> 2));
-        let found = ledger.as_ref().map(|ledger| ledger.restore(now, &mut machine)).transpose()?;
+        let first_number = number_by_time_of_day(unix_time());
+        let restore = |ledger: &Ledger| ledger.restore(now, first_number, &mut machine);
+        let found = ledger.as_ref().map(restore).transpose()?;
+        if ledger.is_none() {
+            machine.number_grants_above(first_number);
+            machine.begin_locks(now, true);
+        }
         let journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
         if let Some(found) = found {
             journal.found(found);
@@ -258,6 +262,16 @@ impl Counters {
         self.keys.store(tally.keys as u64, Ordering::Relaxed);
         self.clients.store(tally.sessions as u64, Ordering::Relaxed);
     }
+}
+
+/// A number above those of all grants of earlier runs, as far as the time of day tells: the seconds
+/// since 2020 in its upper half, and how much of the present one has passed in its lower.
+fn number_by_time_of_day(since_1970: Duration) -> GrantId {
+    const YEARS_50: u64 = 50 * 365 * 86_400;
+    let seconds = since_1970.as_secs().saturating_sub(YEARS_50);
+    let part = u64::from(since_1970.subsec_nanos()) * 2;
+    // A clock that is off by centuries must not use up the numbers.
+    GrantId(seconds.min(1 << 30) << 32 | part)
 }
 
 fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {

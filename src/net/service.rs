@@ -14,6 +14,7 @@ use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
+use crate::net::records::Entry;
 use crate::net::server::Control;
 use crate::net::socket::{Sent, Socket};
 use crate::time::{Clock, Timestamp};
@@ -110,6 +111,10 @@ impl Service {
         let mut next = self.ledger.is_some().then_some(0);
         while let Some(place) = next {
             next = self.machine.settle(self.clock.now(), place);
+            self.drain();
+        }
+        if self.ledger.is_some() {
+            self.machine.hand_over(self.clock.now());
             self.drain();
         }
         self.ledger.take().map_or(Ok(()), Ledger::close)
@@ -282,9 +287,12 @@ impl Service {
                 Output::WouldRefuse { key, limit } => {
                     self.journal.would_refuse(self.clock.now(), &key, &limit);
                 }
-                Output::Record { number, key, record } => {
-                    if let Some(ledger) = &self.ledger {
-                        ledger.write(number, key, record);
+                Output::Lost { session, grants } => self.desk.lost(session, &grants),
+                output
+                @ (Output::Record { .. } | Output::Lease { .. } | Output::Numbers { .. }) => {
+                    if let (Some(ledger), Some((number, entry))) = (&self.ledger, Entry::of(output))
+                    {
+                        ledger.write(number, entry);
                     }
                 }
                 Output::Await { number } => self.awaited = number,

@@ -11,6 +11,7 @@ mod exception {
     pyo3::import_exception!(zmqlocker._exceptions, BoundExceeded);
     pyo3::import_exception!(zmqlocker._exceptions, ConfigError);
     pyo3::import_exception!(zmqlocker._exceptions, CostTooLarge);
+    pyo3::import_exception!(zmqlocker._exceptions, DeadlockError);
     pyo3::import_exception!(zmqlocker._exceptions, Forgotten);
     pyo3::import_exception!(zmqlocker._exceptions, KindMismatch);
     pyo3::import_exception!(zmqlocker._exceptions, LockTimeout);
@@ -25,6 +26,7 @@ pub(super) fn install(py: Python<'_>) {
     exception::BoundExceeded::type_object(py);
     exception::ConfigError::type_object(py);
     exception::CostTooLarge::type_object(py);
+    exception::DeadlockError::type_object(py);
     exception::Forgotten::type_object(py);
     exception::KindMismatch::type_object(py);
     exception::LockTimeout::type_object(py);
@@ -39,7 +41,9 @@ impl From<Error> for PyErr {
         let message = error.to_string();
         match error {
             Error::Config { .. } => exception::ConfigError::new_err(message),
-            Error::Timeout { .. } | Error::Late { .. } => exception::LockTimeout::new_err(message),
+            Error::Timeout { .. } | Error::Late { .. } | Error::NotFree { .. } => {
+                exception::LockTimeout::new_err(message)
+            }
             Error::Unavailable { .. } => exception::ServerUnavailable::new_err(message),
             Error::Refused(problem) => refused(problem.code, message),
             Error::Protocol { .. } => exception::ProtocolError::new_err(message),
@@ -60,6 +64,7 @@ fn refused(code: Code, message: String) -> PyErr {
         Code::NotHeld => exception::NotHeld::new_err(message),
         Code::Protocol => exception::ProtocolError::new_err(message),
         Code::Closing => exception::ServerUnavailable::new_err(message),
+        Code::Deadlock => exception::DeadlockError::new_err(message),
         Code::Forgotten => exception::Forgotten::new_err(message),
         Code::UnknownSession => exception::LockerError::new_err(message),
     }

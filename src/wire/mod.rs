@@ -2,6 +2,7 @@
 
 mod frames;
 mod item;
+mod lock;
 mod message_pack;
 pub mod reply;
 pub mod request;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::engine::{Block, Code, Decision, Demand, GrantId, Problem, Reply, RequestId};
 use crate::wire::item::{Body, Fault, Fields, VERSION};
+use crate::wire::lock;
 use crate::wire::message_pack::{
     write_array, write_boolean, write_nanos, write_nil, write_number, write_text,
 };
@@ -22,6 +23,8 @@ mod op {
     pub(super) const REFUSE: u64 = 4;
     pub(super) const DONE: u64 = 5;
     pub(super) const BLOCK: u64 = 6;
+    pub(super) const LOCKS: u64 = 7;
+    pub(super) const LOST: u64 = 8;
 }
 
 /// One thing that a server says.
@@ -40,6 +43,11 @@ pub enum ServerItem {
     Heard {
         /// The number of the beat.
         number: u64,
+    },
+    /// Leases were taken from the client.
+    Lost {
+        /// All that it was not seen to know of.
+        grants: Vec<GrantId>,
     },
     /// The answer to a request.
     Answer {
@@ -101,6 +109,13 @@ fn item(fields: &mut Fields<'_>) -> Result<ServerItem, Fault> {
             patience: nanos(fields, "patience")?,
         },
         op::HEARD => ServerItem::Heard { number: fields.number("number")? },
+        op::LOST => {
+            let mut grants = Vec::new();
+            while fields.left() > 0 {
+                grants.push(GrantId(fields.number("grant")?));
+            }
+            ServerItem::Lost { grants }
+        }
         op::REFUSE => {
             let id = fields.number_or_nil("id")?;
             let problem = problem(fields)?;
@@ -109,16 +124,17 @@ fn item(fields: &mut Fields<'_>) -> Result<ServerItem, Fault> {
                 None => ServerItem::Problem(problem),
             }
         }
-        op @ (op::DECISION | op::QUEUED | op::DONE | op::BLOCK) => ServerItem::Answer {
+        op @ (op::DECISION | op::QUEUED | op::DONE | op::BLOCK | op::LOCKS) => ServerItem::Answer {
             id: RequestId(fields.number("id")?),
             reply: match op {
                 op::DECISION => Reply::Decision(decision(fields)?),
                 op::QUEUED => Reply::Queued { ahead: fields.number("ahead")? },
                 op::DONE => Reply::Done,
+                op::LOCKS => Reply::Locks(lock::page(fields)?),
                 _ => Reply::Block(block(fields)?),
             },
         },
-        other => return Err(Fault::protocol(format!("op must be from 0 to 6, not {other}"))),
+        other => return Err(Fault::protocol(format!("op must be from 0 to 8, not {other}"))),
     };
     fields.end()?;
     Ok(item)
@@ -219,6 +235,10 @@ pub fn encode_reply(out: &mut Vec<u8>, id: RequestId, reply: &Reply) {
             write_number(out, *ahead);
         }
         Reply::Done => begin(out, 2, op::DONE),
+        Reply::Locks(page) => {
+            begin(out, 2 + lock::count_of_page(page), op::LOCKS);
+            lock::write_page(out, page);
+        }
         Reply::Block(block) => {
             begin(out, 10, op::BLOCK);
             write_number(out, block.permits);
@@ -231,6 +251,14 @@ pub fn encode_reply(out: &mut Vec<u8>, id: RequestId, reply: &Reply) {
             begin(out, 4, op::REFUSE);
             write_problem(out, problem);
         }
+    }
+}
+
+/// Adds to `out` that these leases were taken from the client.
+pub fn encode_lost(out: &mut Vec<u8>, grants: &[GrantId]) {
+    begin(out, 1 + grants.len(), op::LOST);
+    for grant in grants {
+        write_number(out, grant.0);
     }
 }
 
@@ -263,10 +291,7 @@ fn write_state(out: &mut Vec<u8>, decision: &Decision) {
 }
 
 fn write_grant(out: &mut Vec<u8>, grant: Option<GrantId>) {
-    match grant {
-        Some(grant) => write_number(out, grant.0),
-        None => write_nil(out),
-    }
+    lock::write_number_or_nil(out, grant.map(|grant| grant.0));
 }
 
 fn begin(out: &mut Vec<u8>, count: usize, op: u64) {

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::engine::{Cost, Demand, GrantId, Hold, Key, Problem, Request, RequestId, Wait};
+use crate::engine::{
+    Cost, Demand, GrantId, Hold, Key, LockRequest, Problem, Request, RequestId, Wait,
+};
 use crate::wire::item::{Body, Fault, Fields, VERSION};
+use crate::wire::lock;
 use crate::wire::message_pack::{
     write_array, write_bytes, write_nanos, write_nil, write_number, write_text,
 };
@@ -30,6 +33,10 @@ mod op {
     pub(super) const BLOCK: u64 = 12;
     pub(super) const GIVE_BACK: u64 = 13;
     pub(super) const BYE: u64 = 14;
+    pub(super) const LOCK: u64 = 15;
+    pub(super) const RECLAIM: u64 = 16;
+    pub(super) const BREAK: u64 = 17;
+    pub(super) const LOCKS: u64 = 18;
 }
 
 /// Who a client is: the first that it says on each of its connections.
@@ -125,7 +132,7 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
         },
         op::CANCEL => ClientItem::Cancel(RequestId(fields.number("id")?)),
         op::BYE => ClientItem::Bye,
-        op @ op::SPEND..=op::GIVE_BACK => {
+        op @ (op::SPEND..=op::GIVE_BACK | op::LOCK..=op::LOCKS) => {
             let id = RequestId(fields.number("id")?);
             let request = request(op, fields).and_then(|request| {
                 fields.end()?;
@@ -136,7 +143,7 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
                 other => other,
             };
         }
-        other => return Err(Fault::protocol(format!("op must be from 0 to 14, not {other}"))),
+        other => return Err(Fault::protocol(format!("op must be from 0 to 18, not {other}"))),
     };
     fields.end()?;
     Ok(item)
@@ -178,22 +185,36 @@ fn request<'a>(op: u64, fields: &mut Fields<'a>) -> Result<Request<'a>, Fault> {
         op::GIVE_BACK => {
             Request::GiveBack { grant: grant(fields)?, unused: fields.number("unused")? }
         }
+        op::LOCK => {
+            let wait = wait(fields)?;
+            Request::Lock { wanted: lock::wanted(fields)?, wait }
+        }
+        op::RECLAIM => Request::Reclaim { grant: grant(fields)?, wanted: lock::wanted(fields)? },
+        op::BREAK => Request::Break {
+            key: fields.key()?,
+            grant: fields.number_or_nil("grant")?.map(GrantId),
+        },
+        op::LOCKS => Request::Locks { from: fields.number("from")? },
         other => return Err(Fault::protocol(format!("op {other} is no request"))),
     })
 }
 
 fn acquire<'a>(op: u64, fields: &mut Fields<'a>) -> Result<Request<'a>, Fault> {
-    let wait = match fields.number_or_nil("wait")? {
-        None => Wait::Patience,
-        Some(0) => Wait::No,
-        Some(nanos) => Wait::UpTo(Duration::from_nanos(nanos)),
-    };
+    let wait = wait(fields)?;
     let hold = match op {
         op::SPEND => Hold::Spend,
         op::RESERVE => Hold::Reserve,
         _ => Hold::lease(Duration::from_nanos(fields.number("ttl")?))?,
     };
     Ok(Request::Acquire { demand: demand(fields)?, wait, hold })
+}
+
+fn wait(fields: &mut Fields<'_>) -> Result<Wait, Fault> {
+    Ok(match fields.number_or_nil("wait")? {
+        None => Wait::Patience,
+        Some(0) => Wait::No,
+        Some(nanos) => Wait::UpTo(Duration::from_nanos(nanos)),
+    })
 }
 
 fn demand<'a>(fields: &mut Fields<'a>) -> Result<Demand<'a>, Fault> {
@@ -266,10 +287,50 @@ pub fn encode_bye(out: &mut Vec<u8>) {
     begin(out, 1, op::BYE);
 }
 
+/// A wish for locks as it is written, for whoever may have to say it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many elements of an item it takes.
+    count: usize,
+    bytes: Box<[u8]>,
+}
+
+/// A wish for locks as it is written.
+#[must_use]
+pub fn encode_wanted(wanted: &LockRequest<'_>) -> Wanted {
+    let mut bytes = Vec::with_capacity(48);
+    lock::write_wanted(&mut bytes, wanted);
+    Wanted { count: lock::count_of(wanted), bytes: bytes.into() }
+}
+
+/// Adds a [`Request::Reclaim`] to `out`.
+pub fn encode_reclaim(out: &mut Vec<u8>, id: RequestId, grant: GrantId, wanted: &Wanted) {
+    begin_request(out, 3 + wanted.count, op::RECLAIM, id);
+    write_number(out, grant.0);
+    out.extend_from_slice(&wanted.bytes);
+}
+
 /// Adds a request to `out`.
 pub fn encode_request(out: &mut Vec<u8>, id: RequestId, request: &Request<'_>) {
     match request {
         Request::Acquire { demand, wait, hold } => encode_acquire(out, id, demand, *wait, *hold),
+        Request::Lock { wanted, wait } => {
+            begin_request(out, 3 + lock::count_of(wanted), op::LOCK, id);
+            write_wait(out, *wait);
+            lock::write_wanted(out, wanted);
+        }
+        Request::Reclaim { grant, wanted } => {
+            encode_reclaim(out, id, *grant, &encode_wanted(wanted));
+        }
+        Request::Break { key, grant } => {
+            begin_request(out, 4, op::BREAK, id);
+            write_text(out, key.as_str());
+            lock::write_number_or_nil(out, grant.map(|grant| grant.0));
+        }
+        Request::Locks { from } => {
+            begin_request(out, 3, op::LOCKS, id);
+            write_number(out, *from);
+        }
         Request::Commit { grant, spent } => {
             begin_request(out, 3 + spent.len(), op::COMMIT, id);
             write_number(out, grant.0);
@@ -323,21 +384,25 @@ fn encode_acquire(out: &mut Vec<u8>, id: RequestId, demand: &Demand<'_>, wait: W
     match hold {
         Hold::Spend => begin_request(out, count, op::SPEND, id),
         Hold::Reserve => begin_request(out, count, op::RESERVE, id),
-        Hold::Lease { .. } => begin_request(out, count + 1, op::LEASE, id),
+        Hold::Lease(_) => begin_request(out, count + 1, op::LEASE, id),
     }
-    match wait {
-        Wait::No => write_number(out, 0),
-        Wait::Patience => write_nil(out),
-        Wait::UpTo(length) => write_nanos(out, length),
-    }
-    if let Hold::Lease { ttl } = hold {
-        write_nanos(out, ttl);
+    write_wait(out, wait);
+    if let Hold::Lease(term) = hold {
+        write_nanos(out, term.ttl);
     }
     for (key, cost) in demand.parts() {
         write_text(out, key.as_str());
         if !short {
             write_number(out, cost.permits());
         }
+    }
+}
+
+fn write_wait(out: &mut Vec<u8>, wait: Wait) {
+    match wait {
+        Wait::No => write_number(out, 0),
+        Wait::Patience => write_nil(out),
+        Wait::UpTo(length) => write_nanos(out, length),
     }
 }
 

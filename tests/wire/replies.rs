@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use zmqlocker::engine::{Block, Code, Decision, Demand, GrantId, Problem, Reply, RequestId};
 use zmqlocker::wire::VERSION;
 use zmqlocker::wire::reply::{
-    MESSAGE_BYTES_MAX, Replies, ServerItem, encode_heard, encode_problem, encode_reply,
-    encode_welcome,
+    MESSAGE_BYTES_MAX, Replies, ServerItem, encode_heard, encode_lost, encode_problem,
+    encode_reply, encode_welcome,
 };
 
 use crate::golden::{PROTOCOL, SERVER, bytes};
@@ -19,6 +19,7 @@ fn encode(out: &mut Vec<u8>, item: &ServerItem) {
     match item {
         ServerItem::Welcome { server, patience, .. } => encode_welcome(out, *server, *patience),
         ServerItem::Heard { number } => encode_heard(out, *number),
+        ServerItem::Lost { grants } => encode_lost(out, grants),
         ServerItem::Answer { id, reply } => encode_reply(out, *id, reply),
         ServerItem::Problem(problem) => encode_problem(out, problem),
     }

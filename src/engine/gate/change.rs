@@ -8,7 +8,7 @@ use crate::engine::key::Key;
 use crate::engine::limit::{Kind, Meter};
 use crate::engine::request::{Code, Problem, Reply};
 use crate::engine::rules::Limits;
-use crate::engine::table::{KeyId, Meters, fresh_meters};
+use crate::engine::table::{KeyId, Meters, Space, fresh_meters};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -32,7 +32,7 @@ impl<A> Gate<A> {
 
     /// What was used is forgotten, and a freeze ends. Who holds a lease goes on to hold it.
     pub(super) fn reset(&mut self, now: Timestamp, key: Key<'_>) -> Result<Reply, Problem> {
-        let Some(id) = self.table.find(key) else {
+        let Some(id) = self.table.find(Space::Limits, key) else {
             return self.limits_of(key).map(|_| Reply::Done);
         };
         if let Some(state) = self.table.get_mut(id) {
@@ -55,7 +55,7 @@ impl<A> Gate<A> {
         texts: &[&str],
     ) -> Result<Reply, Problem> {
         let limits = Limits::parse(texts).map_err(|error| config(&error))?;
-        let id = match (self.rules.find(key), self.table.find(key)) {
+        let id = match (self.rules.find(key), self.table.find(Space::Limits, key)) {
             (None, Some(id)) => id,
             // A key that no rule knows gets its limits here.
             (None, None) => self.add(now, key, Arc::new(limits.clone()), &[])?,
@@ -81,7 +81,8 @@ impl<A> Gate<A> {
     pub(super) fn refresh(&mut self, now: Timestamp, id: KeyId) -> Result<(), Problem> {
         let Some(state) = self.table.get(id) else { return Ok(()) };
         let own_limits = state.rest.as_ref().is_some_and(|rest| rest.own_limits);
-        if own_limits || state.rules_version == self.rules_version {
+        let is_lock = state.space() == Space::Locks;
+        if own_limits || is_lock || state.rules_version == self.rules_version {
             return Ok(());
         }
         let name = state.name.clone();

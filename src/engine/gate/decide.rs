@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Gate, Said, Verdict, decision, no_room_for_grants};
-use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
+use super::{Gate, Said, Verdict, Whose, decision, no_room_for_grants};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease};
 use crate::engine::key::Key;
 use crate::engine::limit::Kind;
-use crate::engine::request::{Code, Cost, Decision, Hold, Problem, Reply};
-use crate::engine::session::SessionId;
-use crate::engine::table::{KeyId, KeyState};
+use crate::engine::request::{Code, Cost, Decision, GrantId, Hold, Problem, Reply};
+use crate::engine::table::{KeyId, KeyState, Space};
 use crate::engine::timers::Timer;
-use crate::engine::waiters::Parts;
+use crate::engine::waiters::{Ask, Parts};
 use crate::time::Timestamp;
 
 impl<A> Gate<A> {
     /// Whether such a request can ever be granted.
-    pub(super) fn check(&self, parts: &Parts, hold: Hold) -> Result<(), Problem> {
+    pub(super) fn check(&self, parts: &Parts, is_lease: bool) -> Result<(), Problem> {
         for (key, cost) in parts {
             let Some(state) = self.table.get(*key) else { continue };
             let name = &state.name;
-            if state.limits.has_concurrency() && !matches!(hold, Hold::Lease { .. }) {
+            if state.limits.has_concurrency() && !is_lease {
                 let message = format!(
                     "key {name:?} has a concurrency limit, whose permits are held and given back: \
                      ask for it with `limit()`"
@@ -44,13 +43,16 @@ impl<A> Gate<A> {
         Ok(())
     }
 
-    /// When a request can be granted: behind those who wait, if it is a new one.
-    pub(super) fn verdict(&self, now: Timestamp, parts: &Parts, is_new: bool) -> Verdict {
+    /// When a request can be granted, for whoever asks.
+    pub(super) fn verdict(&self, now: Timestamp, parts: &Parts, whose: Whose) -> Verdict {
         let mut verdict = Verdict { at: now, part: 0, limit: None };
         for (part, (key, cost)) in parts.iter().enumerate() {
             let Some(state) = self.table.get(*key) else { continue };
             let rest = state.rest.as_deref();
-            let ahead = rest.filter(|_| is_new).map_or(0, |rest| rest.queued_cost);
+            let ahead = match whose {
+                Whose::Newcomer => rest.map_or(0, |rest| rest.queued_cost),
+                Whose::First | Whose::Leaver => 0,
+            };
             let mut consider = |at: Timestamp, limit| {
                 if verdict.at < at {
                     verdict = Verdict { at, part, limit };
@@ -60,7 +62,7 @@ impl<A> Gate<A> {
                 if limit.shadow {
                     continue;
                 }
-                consider(self.earliest(now, state, place, ahead, *cost), Some(place));
+                consider(self.earliest(now, (state, place), ahead, *cost, whose), Some(place));
             }
             if ahead > 0 {
                 // Nobody overtakes, even where there are permits for a smaller request.
@@ -68,6 +70,9 @@ impl<A> Gate<A> {
             }
             if let Some(until) = rest.and_then(|rest| rest.frozen_until) {
                 consider(until, None);
+            }
+            if state.space() == Space::Locks {
+                consider(self.grace_until, None);
             }
         }
         verdict
@@ -77,10 +82,10 @@ impl<A> Gate<A> {
     fn earliest(
         &self,
         now: Timestamp,
-        state: &KeyState,
-        place: usize,
+        (state, place): (&KeyState, usize),
         ahead: u64,
         cost: u64,
+        whose: Whose,
     ) -> Timestamp {
         let kind = &state.limits.at(place).kind;
         let Kind::Concurrency(at_once) = kind else {
@@ -89,7 +94,12 @@ impl<A> Gate<A> {
         let held = state.rest.as_ref().map_or(0, |rest| rest.held);
         let wanted = held.saturating_add(ahead).saturating_add(cost);
         let too_many = wanted.saturating_sub(at_once.get());
-        if too_many == 0 { now } else { self.leases_end_at(now, state, too_many) }
+        match whose {
+            _ if too_many == 0 => now,
+            // Whatever frees a permit serves the queue: there is no instant to wait for.
+            Whose::First => Timestamp::NEVER,
+            Whose::Newcomer | Whose::Leaver => self.leases_end_at(now, state, too_many),
+        }
     }
 
     /// When so many permits of a key come back, if all its holders fall silent now.
@@ -98,7 +108,11 @@ impl<A> Gate<A> {
         for id in state.rest.iter().flat_map(|rest| &rest.leases) {
             let Some(grant) = self.grants.get(*id) else { continue };
             let cost = grant.charges.iter().filter(|charge| self.is_of(charge, state));
-            ends.push((self.lease_ends_at(grant), cost.map(|charge| charge.cost).sum()));
+            let GrantKind::Lease(lease) = &grant.kind else { continue };
+            ends.push((
+                self.lease_ends_at(grant.owner, lease),
+                cost.map(|charge| charge.cost).sum(),
+            ));
         }
         ends.sort_unstable();
         let mut back: u64 = 0;
@@ -115,19 +129,14 @@ impl<A> Gate<A> {
     }
 
     /// Grants a request that can be granted, and says so.
-    pub(super) fn grant(
-        &mut self,
-        now: Timestamp,
-        asker: A,
-        owner: Option<SessionId>,
-        parts: &Parts,
-        hold: Hold,
-    ) {
+    pub(super) fn grant(&mut self, now: Timestamp, ask: Ask<A>) {
+        let Ask { asker, owner, parts, hold, actor } = ask;
+        let parts = &parts;
         // A lease of what has no concurrency limit is spent: there is nothing to give back.
         let holds = match hold {
             Hold::Spend => false,
             Hold::Reserve => true,
-            Hold::Lease { .. } => parts.iter().any(|(key, _)| {
+            Hold::Lease(_) => parts.iter().any(|(key, _)| {
                 self.table.get(*key).is_some_and(|state| state.limits.has_concurrency())
             }),
         };
@@ -140,12 +149,14 @@ impl<A> Gate<A> {
         let mut decision = self.approval(now, parts);
         if let Some(owner) = keeper {
             let kind = match hold {
-                Hold::Lease { ttl } => GrantKind::Lease { granted_at: now, ttl },
+                Hold::Lease(term) => GrantKind::Lease(Lease::new(now, term, actor)),
                 Hold::Spend | Hold::Reserve => GrantKind::Reservation,
             };
             let grant = Grant { owner, charges: std::mem::take(&mut charges), kind };
-            decision.grant = Some(self.hold(grant));
-            if let Hold::Lease { .. } = hold {
+            let id = self.number_next();
+            self.hold(now, id, grant);
+            decision.grant = Some(id);
+            if let Hold::Lease(_) = hold {
                 decision = Decision { grant: decision.grant, ..self.approval(now, parts) };
             }
         }
@@ -176,29 +187,28 @@ impl<A> Gate<A> {
     }
 
     /// Remembers a grant with its keys.
-    pub(super) fn hold(&mut self, grant: Grant) -> crate::engine::request::GrantId {
+    pub(super) fn hold(&mut self, now: Timestamp, id: GrantId, grant: Grant) {
         let ends_at = match &grant.kind {
             GrantKind::Reservation => None,
-            GrantKind::Lease { .. } => Some(self.lease_ends_at(&grant)),
-            GrantKind::Block { ends_at, .. } => Some(*ends_at),
+            GrantKind::Lease(lease) => {
+                self.actors.take(grant.owner, lease.actor);
+                Some(self.lease_ends_at(grant.owner, lease))
+            }
+            GrantKind::Block(lent) => Some(lent.ends_at),
         };
-        let id = self.grants.next_id();
         for charge in &grant.charges {
             let Some(state) = self.table.get_mut(charge.key) else { continue };
             match grant.kind {
-                GrantKind::Lease { .. } => {
-                    let rest = state.rest_mut();
-                    rest.held = rest.held.saturating_add(charge.cost);
-                    rest.leases.insert(id);
-                }
-                GrantKind::Block { .. } => state.rest_mut().blocks += 1,
+                GrantKind::Lease(_) => state.rest_mut().add_lease(id, charge.cost),
+                GrantKind::Block(_) => state.rest_mut().blocks += 1,
                 GrantKind::Reservation => state.rest_mut().reserved += 1,
             }
         }
         if let Some(at) = ends_at {
             self.timers.set(at, Timer::Grant(id));
         }
-        self.grants.add(grant)
+        self.grants.add(id, grant);
+        self.record_lease(now, id);
     }
 
     /// The answer to a request that was granted just now.
@@ -265,12 +275,12 @@ impl<A> Gate<A> {
         key: Key<'_>,
         cost: Cost,
     ) -> Result<Reply, Problem> {
-        let known = self.table.find(key).is_some();
+        let known = self.table.find(Space::Limits, key).is_some();
         // A key that is not in use has nothing to show; it is put away again.
         let id = self.find_or_add(now, key, &[])?;
         let parts = Parts::from_elem((id, cost.permits()), 1);
-        let answered = self.check(&parts, Hold::Lease { ttl: Duration::ZERO }).map(|()| {
-            let verdict = self.verdict(now, &parts, true);
+        let answered = self.check(&parts, true).map(|()| {
+            let verdict = self.verdict(now, &parts, Whose::Newcomer);
             if verdict.at <= now {
                 let state = self.state_of(now, &parts, 0);
                 Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Gate, Said, no_room_for_grants};
-use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
+use super::{Gate, Said, Whose, no_room_for_grants};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lent};
 use crate::engine::key::Key;
 use crate::engine::limit::Claim;
-use crate::engine::request::{Block, Code, Cost, Decision, GrantId, Hold, Problem, Reply};
+use crate::engine::request::{Block, Code, Cost, Decision, GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
 use crate::engine::table::KeyId;
 use crate::engine::waiters::Parts;
@@ -34,11 +34,11 @@ impl<A> Gate<A> {
     ) -> Result<Reply, Problem> {
         let id = self.find_or_add(now, key, &[])?;
         let one = Parts::from_elem((id, 1), 1);
-        self.check(&one, Hold::Spend)?;
+        self.check(&one, false)?;
         let Some(owner) = owner.filter(|_| !self.grants.is_full()) else {
             return Err(no_room_for_grants());
         };
-        let verdict = self.verdict(now, &one, true);
+        let verdict = self.verdict(now, &one, Whose::Newcomer);
         let lent = if verdict.at <= now { self.claim(now, id, wanted.permits()) } else { None };
         let Some((claims, permits, valid_for)) = lent else {
             let decision = self.refusal(now, &one, &verdict);
@@ -50,12 +50,13 @@ impl<A> Gate<A> {
         let charge = Charge { key: id, version, cost: permits, marks: SmallVec::new() };
         // A borrower gives back what is void at the end: its message may take its time.
         let ends_at = now + valid_for + valid_for / 10 + RETURN_TIME;
-        let kind = GrantKind::Block { claims, permits, ends_at };
+        let kind = GrantKind::Block(Box::new(Lent { claims, permits, ends_at }));
         let charges = Charges::from_elem(charge, 1);
-        let grant = Some(self.hold(Grant { owner, charges, kind }));
+        let grant = self.number_next();
+        self.hold(now, grant, Grant { owner, charges, kind });
         let state = self.state_of(now, &one, 0);
         let decision = Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
-        Ok(Reply::Block(Block { permits, valid_for, grant, decision }))
+        Ok(Reply::Block(Block { permits, valid_for, grant: Some(grant), decision }))
     }
 
     /// Claims permits of every limit of the key: as many as the tightest gives, for as long as the
@@ -102,17 +103,16 @@ impl<A> Gate<A> {
         id: GrantId,
         unused: u64,
     ) -> Result<Reply, Problem> {
-        let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block { .. });
+        let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block(_));
         let none = || Self::not_held("there is no such block of this client");
         let lent = self.owned(owner, id, block).ok_or_else(none)?.charges[0].cost;
         if unused > lent {
             let message = format!("unused must be at most the block's {lent}, not {unused}");
             return Err(Problem { code: Code::Config, message });
         }
-        if let Some(Grant { charges, kind: GrantKind::Block { claims, .. }, .. }) =
-            self.drop_grant(now, id)
+        if let Some(Grant { charges, kind: GrantKind::Block(lent), .. }) = self.drop_grant(now, id)
         {
-            self.return_permits(now, &charges, &claims, unused);
+            self.return_permits(now, &charges, &lent.claims, unused);
         }
         Ok(Reply::Done)
     }

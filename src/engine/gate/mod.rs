@@ -4,8 +4,11 @@
 //! owns what may be given back. Where several keys or limits are asked, all grant or none.
 
 mod change;
+mod deadlock;
 mod decide;
+mod hold;
 mod lend;
+mod lock;
 mod queue;
 mod record;
 mod settle;
@@ -16,16 +19,21 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use deadlock::Actors;
 pub use record::{Restored, Unfit};
 
 use crate::engine::grant::{Charges, Grants};
 use crate::engine::key::Key;
-use crate::engine::request::{Code, Decision, Demand, Hold, Problem, Reply, Request, Wait};
+use crate::engine::lease_record::LeaseRecord;
+use crate::engine::lock::Shape;
+use crate::engine::request::{
+    Code, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
+};
 use crate::engine::rules::{Limits, Rules};
-use crate::engine::session::SessionId;
-use crate::engine::table::{KeyId, KeyState, Table};
+use crate::engine::session::{SessionId, Sessions};
+use crate::engine::table::{KeyId, KeyState, Space, Table};
 use crate::engine::timers::{Timer, Timers};
-use crate::engine::waiters::{Parts, Waiter, WaiterId, Waiters};
+use crate::engine::waiters::{Ask, Parts, Waiter, WaiterId, Waiters};
 use crate::time::Timestamp;
 
 /// How many of what there may be at a time. What is full refuses, and says so.
@@ -63,6 +71,15 @@ pub(super) enum Said<A> {
     Record { number: u64, key: Box<str>, record: Option<Vec<u8>> },
     /// What follows is not said before that record is written.
     Await { number: u64 },
+    /// A lease is to be written down; nothing, if it has ended.
+    Lease { number: u64, grant: GrantId, record: Option<(SessionId, LeaseRecord)> },
+    /// Grants will have numbers up to this one.
+    Numbers { number: u64, up_to: GrantId },
+    /// A waiter is refused because it closes a cycle: who waits for which key, each held by the
+    /// next.
+    Deadlock { to: A, cycle: Vec<(SessionId, Box<str>)> },
+    /// An operator took a lease from its holder.
+    Broken { owner: SessionId, grant: GrantId },
 }
 
 #[derive(Debug)]
@@ -78,9 +95,19 @@ pub(super) struct Gate<A> {
     heard: Vec<Timestamp>,
     pub(super) timers: Timers,
     /// Whether usage is recorded.
-    pub(super) durable: bool,
+    durable: bool,
     /// How many records were made.
     records: u64,
+    /// The last number for a grant that is laid in.
+    numbers_up_to: GrantId,
+    /// Who holds and who waits, by threads and tasks.
+    actors: Actors,
+    /// Before that no lock is granted: an earlier run may have granted it.
+    grace_until: Timestamp,
+    /// Before that locks that an earlier run has granted may be reclaimed.
+    reclaim_until: Timestamp,
+    /// What locks and rw locks have in common.
+    lock_limits: [Arc<Limits>; 2],
     said: VecDeque<Said<A>>,
 }
 
@@ -97,6 +124,11 @@ impl<A> Gate<A> {
             timers: Timers::default(),
             durable: false,
             records: 0,
+            numbers_up_to: GrantId(0),
+            actors: Actors::default(),
+            grace_until: Timestamp::ZERO,
+            reclaim_until: Timestamp::ZERO,
+            lock_limits: [Shape::Lock, Shape::RwLock].map(|shape| Arc::new(Limits::of_lock(shape))),
             said: VecDeque::new(),
         }
     }
@@ -105,14 +137,20 @@ impl<A> Gate<A> {
     pub(super) fn handle(
         &mut self,
         now: Timestamp,
-        asker: A,
-        owner: Option<SessionId>,
+        (asker, owner): (A, Option<SessionId>),
         request: &Request<'_>,
+        sessions: &Sessions,
     ) -> Option<(WaiterId, u64)> {
         let answered = match request {
             Request::Acquire { demand, wait, hold } => {
                 return self.acquire(now, asker, owner, demand, *wait, *hold);
             }
+            Request::Lock { wanted, wait } => {
+                return self.lock(now, asker, owner, wanted, *wait);
+            }
+            Request::Reclaim { grant, wanted } => self.reclaim(now, owner, *grant, wanted),
+            Request::Break { key, grant } => self.break_lock(now, *key, *grant),
+            Request::Locks { from } => Ok(Reply::Locks(self.page(now, *from, sessions))),
             Request::Commit { grant, spent } => self.commit(now, owner, *grant, spent),
             Request::Release { grant } => self.release(now, owner, *grant),
             Request::Freeze { key, length } => self.freeze(now, *key, *length),
@@ -150,6 +188,7 @@ impl<A> Gate<A> {
                 self.serve(now, key);
             }
             Timer::Deadline(waiter) => self.give_up(now, waiter),
+            Timer::Deadlock(waiter) => self.resolve_deadlock(now, waiter),
             Timer::Grant(grant) => self.end_grant(now, grant),
             Timer::Session(_) => {}
         }
@@ -186,7 +225,7 @@ impl<A> Gate<A> {
             .waiters
             .ids()
             .filter_map(|waiter| self.waiters.get(waiter))
-            .flat_map(|waiter| waiter.parts.iter().map(|(key, _)| *key))
+            .flat_map(|waiter| waiter.ask.parts.iter().map(|(key, _)| *key))
             .collect();
         for key in waiting {
             // Whoever waits for a key without limits is told by this.
@@ -204,7 +243,7 @@ impl<A> Gate<A> {
         hold: Hold,
     ) -> Option<(WaiterId, u64)> {
         let parts = match self.parts(now, demand).and_then(|parts| {
-            self.check(&parts, hold)?;
+            self.check(&parts, matches!(hold, Hold::Lease(_)))?;
             Ok(parts)
         }) {
             Ok(parts) => parts,
@@ -213,9 +252,15 @@ impl<A> Gate<A> {
                 return None;
             }
         };
-        let verdict = self.verdict(now, &parts, true);
+        self.admit(now, Ask { asker, owner, actor: 0, parts, hold }, wait)
+    }
+
+    /// Grants a request now, or lets it wait, or refuses it. If it has to wait: its place, and how
+    /// many are before it.
+    fn admit(&mut self, now: Timestamp, ask: Ask<A>, wait: Wait) -> Option<(WaiterId, u64)> {
+        let verdict = self.verdict(now, &ask.parts, Whose::Newcomer);
         if verdict.at <= now {
-            self.grant(now, asker, owner, &parts, hold);
+            self.grant(now, ask);
             return None;
         }
         let deadline = match wait {
@@ -226,14 +271,14 @@ impl<A> Gate<A> {
         };
         match deadline {
             None => {
-                let decision = self.refusal(now, &parts, &verdict);
-                self.reply(asker, Reply::Decision(decision));
+                let decision = self.refusal(now, &ask.parts, &verdict);
+                self.reply(ask.asker, Reply::Decision(decision));
             }
             Some(_) if self.waiters.is_full() => {
-                self.reply(asker, Reply::Refuse(no_room("waiter (`waiters_max`)")));
+                self.reply(ask.asker, Reply::Refuse(no_room("waiter (`waiters_max`)")));
             }
             Some(deadline) => {
-                return Some(self.enqueue(now, Waiter { asker, owner, parts, hold, deadline }));
+                return Some(self.enqueue(now, Waiter { ask, since: now, deadline }));
             }
         }
         None
@@ -255,7 +300,7 @@ impl<A> Gate<A> {
         key: Key<'_>,
         keep: &[(KeyId, u64)],
     ) -> Result<KeyId, Problem> {
-        if let Some(id) = self.table.find(key) {
+        if let Some(id) = self.table.find(Space::Limits, key) {
             return self.refresh(now, id).map(|()| id);
         }
         let limits = Arc::clone(self.limits_of(key)?);
@@ -312,6 +357,17 @@ fn no_room_for_grants() -> Problem {
 fn no_room(what: &str) -> Problem {
     let message = format!("the server has no room for another {what}: try again later");
     Problem { code: Code::BoundExceeded, message }
+}
+
+/// Who wants to know when a request can be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// One who asks, and stands behind all who wait.
+    Newcomer,
+    /// The first of those who wait, to be served.
+    First,
+    /// One who waits no more.
+    Leaver,
 }
 
 /// What keeps a request from being granted, and until when.

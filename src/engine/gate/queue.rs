@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::Gate;
-use crate::engine::request::{Code, Problem, Reply};
+use super::deadlock::DEADLOCK_AFTER;
+use super::{Gate, Whose};
+use crate::engine::request::{Code, Hold, Problem, Reply};
 use crate::engine::table::KeyId;
 use crate::engine::timers::Timer;
 use crate::engine::waiters::{Waiter, WaiterId};
@@ -12,8 +13,12 @@ use crate::time::Timestamp;
 impl<A> Gate<A> {
     /// Lets a request wait in the queue of each of its keys. Its place, and how many are before it.
     pub(super) fn enqueue(&mut self, now: Timestamp, waiter: Waiter<A>) -> (WaiterId, u64) {
-        let (parts, deadline) = (waiter.parts.clone(), waiter.deadline);
+        let (parts, deadline) = (waiter.ask.parts.clone(), waiter.deadline);
+        let actor = waiter.ask.owner.map(|owner| (owner, waiter.ask.actor));
         let id = self.waiters.add(waiter);
+        if self.actors.wait(actor, id) {
+            self.timers.set(now + DEADLOCK_AFTER, Timer::Deadlock(id));
+        }
         self.timers.set(deadline, Timer::Deadline(id));
         let mut ahead = 0;
         for (key, cost) in &parts {
@@ -40,10 +45,10 @@ impl<A> Gate<A> {
             while let Some(first) = self.first_of(key) {
                 match self.may_have_it_at(now, first) {
                     Some(at) if at <= now => {
-                        let Some(waiter) = self.dequeue(first) else { break };
-                        let others = waiter.parts.iter().map(|(other, _)| *other);
+                        let Some(Waiter { ask, .. }) = self.dequeue(first) else { break };
+                        let others = ask.parts.iter().map(|(other, _)| *other);
                         keys.extend(others.filter(|other| *other != key));
-                        self.grant(now, waiter.asker, waiter.owner, &waiter.parts, waiter.hold);
+                        self.grant(now, ask);
                     }
                     Some(at) => {
                         self.wake(key, at);
@@ -59,8 +64,9 @@ impl<A> Gate<A> {
     /// When a waiter can be granted what it wants; `None` if others come first.
     fn may_have_it_at(&self, now: Timestamp, id: WaiterId) -> Option<Timestamp> {
         let waiter = self.waiters.get(id)?;
-        let is_first = waiter.parts.iter().all(|(key, _)| self.first_of(*key) == Some(id));
-        is_first.then(|| self.verdict(now, &waiter.parts, false).at)
+        let parts = &waiter.ask.parts;
+        let is_first = parts.iter().all(|(key, _)| self.first_of(*key) == Some(id));
+        is_first.then(|| self.verdict(now, parts, Whose::First).at)
     }
 
     fn first_of(&self, key: KeyId) -> Option<WaiterId> {
@@ -70,7 +76,7 @@ impl<A> Gate<A> {
     /// How many are before a waiter, in the longest of its queues.
     pub(in crate::engine) fn ahead_of(&self, id: WaiterId) -> u64 {
         let Some(waiter) = self.waiters.get(id) else { return 0 };
-        let before = waiter.parts.iter().filter_map(|(key, _)| {
+        let before = waiter.ask.parts.iter().filter_map(|(key, _)| {
             let queue = &self.table.get(*key)?.rest.as_ref()?.queue;
             Some(queue.range(..id).count() as u64)
         });
@@ -80,20 +86,20 @@ impl<A> Gate<A> {
     /// The waiter's time is over: it hears how long it would have to wait on.
     pub(super) fn give_up(&mut self, now: Timestamp, id: WaiterId) {
         let Some(waiter) = self.waiters.get(id) else { return };
-        let parts = waiter.parts.clone();
-        let verdict = self.verdict(now, &parts, false);
+        let parts = waiter.ask.parts.clone();
+        let verdict = self.verdict(now, &parts, Whose::Leaver);
         let mut decision = self.refusal(now, &parts, &verdict);
         // It may come as soon as those before it have gone, which nobody can foretell.
         decision.retry_after = decision.retry_after.max(Some(now.next().since(now)));
         if let Some(waiter) = self.leave(now, id) {
-            self.reply(waiter.asker, Reply::Decision(decision));
+            self.reply(waiter.ask.asker, Reply::Decision(decision));
         }
     }
 
     /// Takes a waiter out of all queues; those behind it move up.
     pub(in crate::engine) fn leave(&mut self, now: Timestamp, id: WaiterId) -> Option<Waiter<A>> {
         let waiter = self.dequeue(id)?;
-        for (key, _) in &waiter.parts {
+        for (key, _) in &waiter.ask.parts {
             self.serve(now, *key);
         }
         Some(waiter)
@@ -106,7 +112,7 @@ impl<A> Gate<A> {
         ids: &[WaiterId],
     ) -> Vec<Waiter<A>> {
         let gone: Vec<_> = ids.iter().filter_map(|id| self.dequeue(*id)).collect();
-        for (key, _) in gone.iter().flat_map(|waiter| &waiter.parts) {
+        for (key, _) in gone.iter().flat_map(|waiter| &waiter.ask.parts) {
             self.serve(now, *key);
         }
         gone
@@ -116,7 +122,8 @@ impl<A> Gate<A> {
     fn dequeue(&mut self, id: WaiterId) -> Option<Waiter<A>> {
         let waiter = self.waiters.remove(id)?;
         self.timers.cancel(waiter.deadline, Timer::Deadline(id));
-        for (key, cost) in &waiter.parts {
+        self.actors.wait_no_more(waiter.ask.owner, waiter.ask.actor, id);
+        for (key, cost) in &waiter.ask.parts {
             let rest = self.table.get_mut(*key).and_then(|state| state.rest.as_mut());
             if let Some(rest) = rest
                 && rest.queue.remove(&id)
@@ -131,9 +138,9 @@ impl<A> Gate<A> {
     pub(in crate::engine) fn close(&mut self, now: Timestamp) {
         let ids: Vec<_> = self.waiters.ids().collect();
         for waiter in self.leave_together(now, &ids) {
-            let verdict = self.verdict(now, &waiter.parts, false);
-            let decision = self.refusal(now, &waiter.parts, &verdict);
-            self.reply(waiter.asker, Reply::Decision(decision));
+            let verdict = self.verdict(now, &waiter.ask.parts, Whose::Leaver);
+            let decision = self.refusal(now, &waiter.ask.parts, &verdict);
+            self.reply(waiter.ask.asker, Reply::Decision(decision));
         }
     }
 
@@ -145,12 +152,13 @@ impl<A> Gate<A> {
             .map(|rest| rest.queue.iter().copied().collect())
             .unwrap_or_default();
         let problem_of = |id: &WaiterId| {
-            let waiter = self.waiters.get(*id)?;
-            Some((*id, self.check(&waiter.parts, waiter.hold).err()?))
+            let ask = &self.waiters.get(*id)?.ask;
+            let is_lease = matches!(ask.hold, Hold::Lease(_));
+            Some((*id, self.check(&ask.parts, is_lease).err()?))
         };
         let (ids, problems): (Vec<_>, Vec<_>) = queue.iter().filter_map(problem_of).unzip();
         for (waiter, problem) in self.leave_together(now, &ids).into_iter().zip(problems) {
-            self.reply(waiter.asker, Reply::Refuse(problem));
+            self.reply(waiter.ask.asker, Reply::Refuse(problem));
         }
         self.serve(now, key);
     }
@@ -162,12 +170,12 @@ impl<A> Gate<A> {
         for waiter in self.leave_together(now, &queue.unwrap_or_default()) {
             let message = "the key has no limits any more".to_owned();
             let problem = Problem { code: Code::Config, message };
-            self.reply(waiter.asker, Reply::Refuse(problem));
+            self.reply(waiter.ask.asker, Reply::Refuse(problem));
         }
     }
 
     fn wake(&mut self, key: KeyId, at: Timestamp) {
-        if let Some(state) = self.table.get_mut(key) {
+        if let Some(state) = self.table.get_mut(key).filter(|_| at < Timestamp::NEVER) {
             state.rest_mut().wake_at = Some(at);
             self.timers.set(at, Timer::Serve(key));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Gate;
-use crate::engine::grant::{Charge, Charges, Grant, GrantKind};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease};
 use crate::engine::request::{Code, GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
 use crate::engine::timers::Timer;
@@ -52,7 +52,7 @@ impl<A> Gate<A> {
         owner: Option<SessionId>,
         id: GrantId,
     ) -> Result<Reply, Problem> {
-        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease { .. });
+        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease(_));
         if self.owned(owner, id, lease).is_none() {
             return Err(Self::not_held("there is no such lease of this client"));
         }
@@ -84,9 +84,9 @@ impl<A> Gate<A> {
     pub(in crate::engine) fn revoke(&mut self, now: Timestamp, id: GrantId) {
         let Some(grant) = self.drop_grant(now, id) else { return };
         match grant.kind {
-            GrantKind::Reservation | GrantKind::Lease { .. } => self.refund(now, &grant.charges),
-            GrantKind::Block { claims, permits, .. } => {
-                self.return_permits(now, &grant.charges, &claims, permits);
+            GrantKind::Reservation | GrantKind::Lease(_) => self.refund(now, &grant.charges),
+            GrantKind::Block(lent) => {
+                self.return_permits(now, &grant.charges, &lent.claims, lent.permits);
             }
         }
     }
@@ -94,7 +94,7 @@ impl<A> Gate<A> {
     /// The owner is gone: its leases end, and what it had reserved or borrowed is spent.
     pub(in crate::engine) fn abandon(&mut self, now: Timestamp, owner: SessionId) {
         for id in self.grants.of(owner).collect::<Vec<_>>() {
-            let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block { .. });
+            let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block(_));
             // A block counts as lent until it is void, whoever has it.
             if self.owned(Some(owner), id, block).is_none() {
                 self.drop_grant(now, id);
@@ -109,15 +109,15 @@ impl<A> Gate<A> {
 
     /// Whether the owner holds anything that ends only when it is given back.
     pub(in crate::engine) fn has_leases(&self, owner: SessionId) -> bool {
-        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease { .. });
+        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease(_));
         self.grants.of(owner).any(|id| self.owned(Some(owner), id, lease).is_some())
     }
 
     /// A grant may have come to its end: a lease whose holder was heard since lives on.
     pub(super) fn end_grant(&mut self, now: Timestamp, id: GrantId) {
         let Some(grant) = self.grants.get(id) else { return };
-        if let GrantKind::Lease { .. } = grant.kind {
-            let ends_at = self.lease_ends_at(grant);
+        if let GrantKind::Lease(lease) = &grant.kind {
+            let ends_at = self.lease_ends_at(grant.owner, lease);
             if now < ends_at {
                 return self.timers.set(ends_at, Timer::Grant(id));
             }
@@ -126,10 +126,12 @@ impl<A> Gate<A> {
     }
 
     /// When a lease ends if its holder stays silent.
-    pub(super) fn lease_ends_at(&self, grant: &Grant) -> Timestamp {
-        let GrantKind::Lease { granted_at, ttl } = &grant.kind else { return Timestamp::ZERO };
-        let heard = self.heard.get(grant.owner.place()).copied().unwrap_or(Timestamp::ZERO);
-        heard.max(*granted_at) + margin(*ttl)
+    pub(super) fn lease_ends_at(&self, owner: SessionId, lease: &Lease) -> Timestamp {
+        let Lease { granted_at, renewed_at, term, .. } = *lease;
+        let heard = self.heard.get(owner.place()).filter(|_| lease.is_claimed);
+        let renewed_at = heard.copied().unwrap_or_default().max(renewed_at);
+        let ends_at = renewed_at + margin(term.ttl);
+        term.max_hold.map_or(ends_at, |most| ends_at.min(granted_at + margin(most)))
     }
 
     /// Forgets a grant; the permits of a lease can be held by others.
@@ -147,14 +149,14 @@ impl<A> Gate<A> {
             let rest = self.table.get_mut(charge.key).and_then(|state| state.rest.as_mut());
             let Some(rest) = rest else { continue };
             match grant.kind {
-                GrantKind::Lease { .. } => {
-                    if rest.leases.remove(&id) {
-                        rest.held = rest.held.saturating_sub(charge.cost);
-                    }
-                }
-                GrantKind::Block { .. } => rest.blocks = rest.blocks.saturating_sub(1),
+                GrantKind::Lease(_) => rest.remove_lease(id, charge.cost),
+                GrantKind::Block(_) => rest.blocks = rest.blocks.saturating_sub(1),
                 GrantKind::Reservation => rest.reserved = rest.reserved.saturating_sub(1),
             }
+        }
+        if let GrantKind::Lease(lease) = &grant.kind {
+            self.actors.give_back(grant.owner, lease.actor);
+            self.forget_lease(id, lease);
         }
         Some(grant)
     }
@@ -181,6 +183,6 @@ impl<A> Gate<A> {
 }
 
 /// The length of a lease at the server.
-fn margin(ttl: Duration) -> Duration {
+pub(super) fn margin(ttl: Duration) -> Duration {
     ttl + ttl * LEASE_MARGIN / 1000
 }

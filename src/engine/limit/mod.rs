@@ -15,6 +15,7 @@ pub(super) use meter::{Claim, Meter};
 pub use rate::Rate;
 pub(super) use snapshot::{Cover, Snapshot, Standing};
 
+use crate::engine::request::Cost;
 use crate::error::Error;
 
 /// One limit of a key.
@@ -65,6 +66,17 @@ impl Burst {
 pub struct AtOnce(u64);
 
 impl AtOnce {
+    /// One.
+    pub(super) const ONE: Self = Self(1);
+
+    /// As many as there may be.
+    pub(super) const MOST: Self = Self(Rate::MAX_REQUESTS_MAX);
+
+    /// As many as so many permits.
+    pub(super) const fn of(permits: Cost) -> Self {
+        Self(permits.permits())
+    }
+
     /// So many permits at once.
     ///
     /// # Errors

@@ -1,0 +1,215 @@
+//! Cycles of waits: who waits for a lock while it holds others, and is waited for in turn.
+//!
+//! Those who hold and wait are threads and tasks, not clients. Only one that holds something when
+//! it begins to wait can close a cycle, so only such a one is looked at, a second later. Which of
+//! those that it waits for can ever go on is found as in Coffman, Elphick and Shoshani, "System
+//! deadlocks", 1971: whoever could be served by all that others may still give back is taken away,
+//! again and again; those that are left are stuck.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Gate, Said};
+use crate::engine::grant::{Grant, GrantKind};
+use crate::engine::request::GrantId;
+use crate::engine::session::SessionId;
+use crate::engine::table::{KeyId, Space};
+use crate::engine::waiters::WaiterId;
+use crate::time::Timestamp;
+
+/// How long one waits before a cycle is looked for.
+pub(super) const DEADLOCK_AFTER: Duration = Duration::from_secs(1);
+
+/// How many waiters are looked at for one cycle at most.
+const WAITERS_MAX: usize = 10_000;
+
+/// A thread or a task of a client.
+type Actor = (SessionId, u64);
+
+/// Who holds locks, and who waits for some.
+#[derive(Debug, Default)]
+pub(super) struct Actors(BTreeMap<Actor, Acting>);
+
+#[derive(Debug, Default)]
+struct Acting {
+    /// How many leases it has.
+    held: usize,
+    waits: SmallVec<[WaiterId; 1]>,
+}
+
+impl Actors {
+    pub(super) fn take(&mut self, owner: SessionId, actor: u64) {
+        if actor != 0 {
+            self.0.entry((owner, actor)).or_default().held += 1;
+        }
+    }
+
+    pub(super) fn give_back(&mut self, owner: SessionId, actor: u64) {
+        self.change((owner, actor), |acting| acting.held = acting.held.saturating_sub(1));
+    }
+
+    /// An actor begins to wait. Whether it holds something.
+    pub(super) fn wait(&mut self, actor: Option<Actor>, waiter: WaiterId) -> bool {
+        let Some(actor) = actor.filter(|(_, actor)| *actor != 0) else { return false };
+        let acting = self.0.entry(actor).or_default();
+        acting.waits.push(waiter);
+        acting.held > 0
+    }
+
+    pub(super) fn wait_no_more(&mut self, owner: Option<SessionId>, actor: u64, waiter: WaiterId) {
+        if let Some(owner) = owner {
+            self.change((owner, actor), |acting| acting.waits.retain(|it| *it != waiter));
+        }
+    }
+
+    fn change(&mut self, actor: Actor, change: impl FnOnce(&mut Acting)) {
+        if let Some(acting) = self.0.get_mut(&actor) {
+            change(acting);
+            if acting.held == 0 && acting.waits.is_empty() {
+                self.0.remove(&actor);
+            }
+        }
+    }
+
+    fn waits(&self, actor: Actor) -> &[WaiterId] {
+        self.0.get(&actor).map_or(&[], |acting| &acting.waits)
+    }
+}
+
+impl<A> Gate<A> {
+    /// If a waiter is part of a cycle, the youngest of the cycle waits no more.
+    pub(super) fn resolve_deadlock(&mut self, now: Timestamp, waiter: WaiterId) {
+        let stuck = self.stuck_with(waiter);
+        let Some(cycle) = self.cycle_in(&stuck, waiter) else { return };
+        let Some(youngest) = cycle.iter().map(|(waiter, _)| *waiter).max() else { return };
+        let mut said: Vec<_> = cycle
+            .iter()
+            .filter_map(|(waiter, key)| {
+                let owner = self.waiters.get(*waiter)?.ask.owner?;
+                Some((*waiter, owner, self.table.get(*key)?.name.clone()))
+            })
+            .collect();
+        let first = said.iter().position(|(waiter, ..)| *waiter == youngest).unwrap_or(0);
+        said.rotate_left(first);
+        if let Some(waiter) = self.leave(now, youngest) {
+            let cycle = said.into_iter().map(|(_, owner, key)| (owner, key)).collect();
+            self.said.push_back(Said::Deadlock { to: waiter.ask.asker, cycle });
+        }
+    }
+
+    /// Those of a waiter and of all that it waits for who can never go on.
+    fn stuck_with(&self, waiter: WaiterId) -> BTreeSet<WaiterId> {
+        let mut stuck = BTreeSet::from([waiter]);
+        let mut open = vec![waiter];
+        while let Some(next) = open.pop() {
+            for (blocker, _) in self.blockers(next) {
+                if stuck.insert(blocker) {
+                    open.push(blocker);
+                }
+            }
+            if stuck.len() > WAITERS_MAX {
+                return BTreeSet::new();
+            }
+        }
+        loop {
+            // The oldest first: whoever stands behind one that can go on is seen in the same round.
+            let mut freed = false;
+            for waiter in stuck.clone() {
+                if self.could_go_on(waiter, &stuck) {
+                    freed |= stuck.remove(&waiter);
+                }
+            }
+            if !freed {
+                return stuck;
+            }
+        }
+    }
+
+    /// Whether a waiter could have its locks if all but those who are `stuck` give back theirs.
+    fn could_go_on(&self, waiter: WaiterId, stuck: &BTreeSet<WaiterId>) -> bool {
+        let Some(waiting) = self.waiters.get(waiter) else { return true };
+        waiting.ask.parts.iter().all(|(key, permits)| {
+            let Some(state) = self.table.get(*key) else { return true };
+            let Some(rest) = state.rest.as_deref() else { return true };
+            let before = rest.queue.range(..waiter).next_back();
+            if before.is_some_and(|before| stuck.contains(before)) {
+                return false;
+            }
+            let is_stuck = |id: &GrantId| {
+                let grant = self.grants.get(*id)?;
+                let waits =
+                    holder_for_good(grant).map_or(&[][..], |actor| self.actors.waits(actor));
+                let charge = grant.charges.iter().find(|charge| charge.key == *key)?;
+                waits.iter().any(|wait| stuck.contains(wait)).then_some(charge.cost)
+            };
+            let kept = rest.leases.iter().filter_map(is_stuck).fold(0_u64, u64::saturating_add);
+            let at_once = state.limits.shape().map_or(u64::MAX, |shape| shape.at_once().get());
+            kept.saturating_add(*permits) <= at_once
+        })
+    }
+
+    /// A way through the stuck from a waiter back to itself: each with the key by which the next
+    /// holds it up.
+    fn cycle_in(
+        &self,
+        stuck: &BTreeSet<WaiterId>,
+        start: WaiterId,
+    ) -> Option<Vec<(WaiterId, KeyId)>> {
+        if !stuck.contains(&start) {
+            return None;
+        }
+        let mut seen = BTreeSet::new();
+        let mut path: Vec<(WaiterId, KeyId)> = Vec::new();
+        let mut open = vec![(0, start, None)];
+        while let Some((depth, waiter, via)) = open.pop() {
+            path.truncate(depth);
+            if let (Some(key), Some(last)) = (via, path.last_mut()) {
+                last.1 = key;
+            }
+            if waiter == start && depth > 0 {
+                return Some(path);
+            }
+            if !seen.insert(waiter) {
+                continue;
+            }
+            let blockers = self.blockers(waiter);
+            let first_key = blockers.first().map(|(_, key)| *key)?;
+            path.push((waiter, first_key));
+            let stuck_ones = blockers.into_iter().filter(|(blocker, _)| stuck.contains(blocker));
+            open.extend(stuck_ones.map(|(blocker, key)| (depth + 1, blocker, Some(key))));
+        }
+        None
+    }
+
+    /// The waiters that hold a waiter up: who is before it in a queue, and what those wait for who
+    /// hold what it wants. Each with the key.
+    fn blockers(&self, waiter: WaiterId) -> Vec<(WaiterId, KeyId)> {
+        let Some(waiting) = self.waiters.get(waiter) else { return Vec::new() };
+        let mut blockers = Vec::new();
+        for (key, _) in &waiting.ask.parts {
+            let Some(state) = self.table.get(*key) else { continue };
+            let Some(rest) = state.rest.as_deref().filter(|_| state.space() == Space::Locks) else {
+                continue;
+            };
+            blockers.extend(rest.queue.range(..waiter).next_back().map(|before| (*before, *key)));
+            for holder in rest.leases.iter().filter_map(|id| self.grants.get(*id)) {
+                if let Some(actor) = holder_for_good(holder) {
+                    blockers.extend(self.actors.waits(actor).iter().map(|wait| (*wait, *key)));
+                }
+            }
+        }
+        blockers
+    }
+}
+
+/// Who has a lease that does not end by itself.
+fn holder_for_good(grant: &Grant) -> Option<Actor> {
+    match &grant.kind {
+        GrantKind::Lease(lease) if lease.term.max_hold.is_none() && lease.actor != 0 => {
+            Some((grant.owner, lease.actor))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,249 @@
+//! Locks: keys that no rule names, whose first use says what they are.
+
+use std::sync::Arc;
+
+use super::settle::margin;
+use super::{Gate, Said, no_room_for_grants};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease};
+use crate::engine::key::Key;
+use crate::engine::lock::{LockPage, LockRequest, LockRow, Locks, Shape};
+use crate::engine::request::{Code, GrantId, Hold, Problem, Reply, Wait};
+use crate::engine::rules::Limits;
+use crate::engine::session::{ClientInfo, SessionId, Sessions};
+use crate::engine::table::{KeyId, KeyState, Space};
+use crate::engine::waiters::{Ask, Parts, WaiterId};
+use crate::time::Timestamp;
+
+/// How many bytes a page has at most, so that it fits into one item of the protocol.
+const PAGE_BYTES: usize = 3000;
+
+/// How many bytes a row has at most beside its names.
+const ROW_BYTES: usize = 64;
+
+/// How many keys are looked at for one page at most.
+const PAGE_KEYS: usize = 4096;
+
+impl<A> Gate<A> {
+    /// Takes in a wish for locks. If it has to wait: its place, and how many are before it.
+    pub(super) fn lock(
+        &mut self,
+        now: Timestamp,
+        asker: A,
+        owner: Option<SessionId>,
+        wanted: &LockRequest<'_>,
+        wait: Wait,
+    ) -> Option<(WaiterId, u64)> {
+        let parts = self.lock_parts(now, &wanted.locks);
+        match parts.and_then(|parts| self.check(&parts, true).map(|()| parts)) {
+            Ok(parts) => {
+                let (hold, actor) = (Hold::Lease(wanted.term), wanted.actor);
+                self.admit(now, Ask { asker, owner, actor, parts, hold }, wait)
+            }
+            Err(problem) => {
+                self.reply(asker, Reply::Refuse(problem));
+                None
+            }
+        }
+    }
+
+    /// The keys of locks, each of which is in use from now on.
+    pub(super) fn lock_parts(
+        &mut self,
+        now: Timestamp,
+        locks: &Locks<'_>,
+    ) -> Result<Parts, Problem> {
+        let mut parts = Parts::with_capacity(locks.parts().len());
+        for (key, mode) in locks.parts() {
+            let id = self.find_or_add_lock(now, *key, mode.shape(), &parts)?;
+            parts.push((id, mode.permits()));
+        }
+        Ok(parts)
+    }
+
+    fn find_or_add_lock(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        shape: Shape,
+        keep: &[(KeyId, u64)],
+    ) -> Result<KeyId, Problem> {
+        let mismatch = |is: &str| {
+            let message = format!("key {:?} is {is}, not {shape}: use another key", key.as_str());
+            Err(Problem { code: Code::KindMismatch, message })
+        };
+        if let Some(id) = self.table.find(Space::Locks, key) {
+            let found = self.table.get(id).and_then(|state| state.limits.shape());
+            return match found.filter(|found| *found != shape) {
+                None => Ok(id),
+                Some(other) => mismatch(&other.to_string()),
+            };
+        }
+        if let Some(limits) = self.rules.named(key) {
+            return mismatch(&format!("for permits, by the rule {:?}", &**limits.text(0)));
+        }
+        let limits = match shape {
+            Shape::Lock => Arc::clone(&self.lock_limits[0]),
+            Shape::RwLock => Arc::clone(&self.lock_limits[1]),
+            Shape::Semaphore(_) => Arc::new(Limits::of_lock(shape)),
+        };
+        self.add(now, key, limits, keep)
+    }
+
+    /// A holder that knew an earlier run goes on to hold what that one has granted.
+    pub(super) fn reclaim(
+        &mut self,
+        now: Timestamp,
+        owner: Option<SessionId>,
+        id: GrantId,
+        wanted: &LockRequest<'_>,
+    ) -> Result<Reply, Problem> {
+        let gone = || Self::not_held("the lease cannot be reclaimed");
+        let owner = owner.ok_or_else(gone)?;
+        if let Some(grant) = self.grants.get_mut(id) {
+            return match &mut grant.kind {
+                GrantKind::Lease(lease) if grant.owner == owner => {
+                    (lease.is_claimed, lease.renewed_at) = (true, now);
+                    Ok(Reply::Done)
+                }
+                _ => Err(gone()),
+            };
+        }
+        if now >= self.reclaim_until || !self.grants.is_earlier(id) {
+            return Err(gone());
+        }
+        if self.grants.is_full() {
+            return Err(no_room_for_grants());
+        }
+        let parts = self.lock_parts(now, &wanted.locks)?;
+        let is_free = |(key, permits): &(KeyId, u64)| {
+            let Some(state) = self.table.get(*key) else { return false };
+            let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+            let at_once = state.limits.shape().map_or(0, |shape| shape.at_once().get());
+            held.saturating_add(*permits) <= at_once
+        };
+        if !parts.iter().all(is_free) {
+            return Err(gone());
+        }
+        let lease = Lease::new(now, wanted.term, wanted.actor);
+        self.take_up(now, id, owner, &parts, lease);
+        Ok(Reply::Done)
+    }
+
+    /// Has the owner hold what an earlier run has granted.
+    pub(super) fn take_up(
+        &mut self,
+        now: Timestamp,
+        id: GrantId,
+        owner: SessionId,
+        parts: &Parts,
+        lease: Lease,
+    ) {
+        let charge = |(key, cost): &(KeyId, u64)| {
+            let version = self.table.get(*key).map_or(0, |state| state.version);
+            Charge { key: *key, version, cost: *cost, marks: [0].into_iter().collect() }
+        };
+        let charges: Charges = parts.iter().map(charge).collect();
+        self.hold(now, id, Grant { owner, charges, kind: GrantKind::Lease(lease) });
+    }
+
+    /// Takes a lock from its holders, or from the one with that lease.
+    pub(super) fn break_lock(
+        &mut self,
+        now: Timestamp,
+        key: Key<'_>,
+        only: Option<GrantId>,
+    ) -> Result<Reply, Problem> {
+        let state = self.table.find(Space::Locks, key).and_then(|id| self.table.get(id));
+        let leases = state.and_then(|state| state.rest.as_ref()).map(|rest| rest.leases.clone());
+        let broken = leases.into_iter().flatten().filter(|id| only.is_none_or(|only| only == *id));
+        let broken: Vec<GrantId> = broken.collect();
+        if broken.is_empty() {
+            let what = match only {
+                Some(token) => format!("the token {} is not current for", token.0),
+                None => "nobody holds".to_owned(),
+            };
+            let message = format!("{what} the lock {:?}", key.as_str());
+            return Err(Problem { code: Code::NotHeld, message });
+        }
+        for id in broken {
+            if let Some(Grant { owner, .. }) = self.drop_grant(now, id) {
+                self.said.push_back(Said::Broken { owner, grant: id });
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Some of those who hold and wait. Where to go on is the place of a key in the table, and in the
+    /// lower half that of the row among the rows of the key.
+    pub(super) fn page(&self, now: Timestamp, from: u64, sessions: &Sessions) -> LockPage {
+        let place = usize::try_from(from >> 32).unwrap_or(usize::MAX);
+        let mut skip = usize::try_from(from & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        let (keys, more) = self.table.some(place, PAGE_KEYS);
+        let mut page = LockPage::default();
+        let mut bytes = 0;
+        for key in keys {
+            let state = self.table.get(key).filter(|state| state.space() == Space::Locks);
+            let first = std::mem::take(&mut skip);
+            for (number, mut row) in
+                state.iter().flat_map(|state| self.rows(now, state)).enumerate()
+            {
+                if number < first && key.place() == place {
+                    continue;
+                }
+                let session = row.session.and_then(|session| sessions.get(session));
+                row.client = session.map(|session| session.client.clone()).unwrap_or_default();
+                let names = [&row.key, &row.client.name, &row.client.host];
+                bytes += ROW_BYTES + names.map(|name| name.len()).iter().sum::<usize>();
+                if bytes > PAGE_BYTES && !page.rows.is_empty() {
+                    page.next = Some((key.place() as u64) << 32 | number as u64);
+                    return page;
+                }
+                page.rows.push(row);
+            }
+        }
+        page.next = more.map(|place| (place as u64) << 32);
+        page
+    }
+
+    fn rows<'a>(&'a self, now: Timestamp, state: &'a KeyState) -> impl Iterator<Item = LockRow> {
+        let shape = state.limits.shape().unwrap_or(Shape::Lock);
+        let permits = move |parts: &Parts| {
+            let of_key = |(key, _): &&(KeyId, u64)| {
+                self.table.get(*key).is_some_and(|other| std::ptr::eq(other, state))
+            };
+            parts.iter().find(of_key).map_or(1, |(_, permits)| *permits)
+        };
+        let row = move |permits, grant, since: Timestamp, until: Timestamp, session| LockRow {
+            key: state.name.clone(),
+            mode: shape.mode(permits),
+            grant,
+            since: now.since(since),
+            left: until.since(now),
+            session,
+            client: ClientInfo::default(),
+        };
+        let rest = state.rest.as_deref();
+        let holders = rest.into_iter().flat_map(|rest| &rest.leases).filter_map(move |id| {
+            let grant = self.grants.get(*id)?;
+            let GrantKind::Lease(lease) = &grant.kind else { return None };
+            let parts = grant.charges.iter().map(|charge| (charge.key, charge.cost)).collect();
+            let ends_at = self.lease_ends_at(grant.owner, lease);
+            Some(row(permits(&parts), Some(*id), lease.granted_at, ends_at, Some(grant.owner)))
+        });
+        let waiters = rest.into_iter().flat_map(|rest| &rest.queue).filter_map(move |id| {
+            let waiter = self.waiters.get(*id)?;
+            let permits = permits(&waiter.ask.parts);
+            Some(row(permits, None, waiter.since, waiter.deadline, waiter.ask.owner))
+        });
+        holders.chain(waiters)
+    }
+
+    /// A run begins: for a while, holders may reclaim what an earlier run has granted them, and
+    /// nothing else is granted unless that one has said all that it had granted.
+    pub(in crate::engine) fn begin_locks(&mut self, now: Timestamp, all_is_known: bool) {
+        self.reclaim_until = now + margin(super::hold::RECORDED_FROM);
+        if !all_is_known {
+            self.grace_until = self.reclaim_until;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the outcome of a request means for whoever asked.
+
+use std::time::Duration;
+
+use crate::answer::Answer;
+use crate::asking::LinkId;
+use crate::config::Url;
+use crate::conversation::Outcome;
+use crate::engine::{Code, Decision, Key, Problem, Reply, Request, Wait};
+use crate::error::Error;
+use crate::net::client::{Client, Heard};
+use crate::net::connections::Connections;
+use crate::wire::seed;
+
+/// How much of an answer that is none is shown, in characters.
+const QUOTE_MAX: usize = 200;
+
+impl Client {
+    /// What the outcome of a seed's request means for whoever asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::next`]; [`Error::Refused`] if the server says why it cannot answer.
+    pub fn judge_seed(&self, timeout: Option<Duration>, outcome: Outcome) -> Result<Answer, Error> {
+        let Outcome::Seed(from, body) = outcome else {
+            return Err(Error::Timeout {
+                servers: self.servers(),
+                timeout: timeout.unwrap_or_default(),
+                problem: self.connections().map_or_else(|_| String::new(), Connections::problems),
+            });
+        };
+        seed::parse_answer(&body).ok_or_else(|| match body.strip_prefix(b"error: key ") {
+            // The only key that these requests are for, and it is the server's rules that lack it.
+            Some(_) => Error::Refused(Problem {
+                code: Code::Config,
+                message: String::from_utf8_lossy(&body[b"error: ".len()..]).into_owned(),
+            }),
+            None => self.nonsense(from, &body),
+        })
+    }
+
+    /// What the outcome of a request means for whoever asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::ask`].
+    pub fn judge(
+        &self,
+        request: &Request<'_>,
+        timeout: Option<Duration>,
+        outcome: Outcome,
+    ) -> Result<Heard, Error> {
+        let timeout = timeout.unwrap_or_default();
+        match outcome {
+            Outcome::Reply(_, Reply::Refuse(problem)) => Err(Error::Refused(problem)),
+            Outcome::Reply(_, Reply::Decision(Decision { allowed: false, limit, .. }))
+                if matches!(request, Request::Acquire { wait: Wait::UpTo(_), .. }) =>
+            {
+                let limit = limit.to_string();
+                Err(Error::Late { keys: keys_of(request), timeout, limit })
+            }
+            Outcome::Reply(_, Reply::Decision(Decision { allowed: false, .. }))
+                if matches!(request, Request::Lock { wait: Wait::UpTo(_), .. }) =>
+            {
+                Err(Error::NotFree { keys: keys_of(request), timeout })
+            }
+            Outcome::Reply(link, reply) => Ok(Heard { link: Some(link), reply }),
+            Outcome::Late if matches!(request, Request::Lock { .. }) => {
+                Err(Error::NotFree { keys: keys_of(request), timeout })
+            }
+            Outcome::Late => {
+                Err(Error::Late { keys: keys_of(request), timeout, limit: String::new() })
+            }
+            Outcome::Silence => {
+                let problem =
+                    self.connections().map_or_else(|_| String::new(), Connections::problems);
+                Err(Error::Unavailable { servers: self.servers(), timeout, problem })
+            }
+            Outcome::Replies(_, replies) => Err(Error::unexpected(&replies)),
+            Outcome::Seed(link, body) => Err(self.nonsense(link, &body)),
+        }
+    }
+
+    fn servers(&self) -> String {
+        self.config.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    fn nonsense(&self, from: LinkId, body: &[u8]) -> Error {
+        Error::Protocol {
+            server: self.config.urls[from.0].to_string(),
+            answer: String::from_utf8_lossy(body).chars().take(QUOTE_MAX).collect(),
+        }
+    }
+}
+
+fn keys_of(request: &Request<'_>) -> String {
+    let quoted = |key: &Key<'_>| format!("{:?}", key.as_str());
+    let keys: Vec<String> = match request {
+        Request::Acquire { demand, .. } => {
+            demand.parts().iter().map(|(key, _)| quoted(key)).collect()
+        }
+        Request::Lock { wanted, .. } => {
+            wanted.locks.parts().iter().map(|(key, _)| quoted(key)).collect()
+        }
+        _ => Vec::new(),
+    };
+    keys.join(", ")
+}
