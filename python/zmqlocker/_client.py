@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from zmqlocker import _zmqlocker
 from zmqlocker._held import _Lease, _Reservation
+from zmqlocker._lease import LockInfo, Locking, lock_infos
+from zmqlocker._lock import Lease, Lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +29,35 @@ R = TypeVar("R")
 def _given(timeout: _Timeout) -> dict[str, Any]:
     """The argument, if it was given."""
     return {} if timeout is ... else {"timeout": timeout}
+
+
+def during(make: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Have each call of a function run within what `make` makes."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if not inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            def call(*args: P.args, **kwargs: P.kwargs) -> R:
+                with make():
+                    return function(*args, **kwargs)
+
+            return call
+
+        @functools.wraps(function)
+        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            entered = await asyncio.to_thread(make().__enter__)
+            try:
+                result = await function(*args, **kwargs)
+            except BaseException:
+                entered.__exit__(*sys.exc_info())
+                raise
+            entered.__exit__(None, None, None)
+            return result
+
+        return cast("Callable[P, R]", call_async)
+
+    return decorate
 
 
 class Permit(_Lease):
@@ -70,9 +103,42 @@ class Reservation(_Reservation):
         self.commit(self._nothing())
 
 
-class LockerClient(_zmqlocker.LockerClient):
+class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
     __doc__ = _zmqlocker.LockerClient.__doc__
     __module__ = "zmqlocker"
+
+    #: What threads hold that may enter again.
+    @functools.cached_property
+    def _leases(self) -> weakref.WeakValueDictionary[Any, Lease]:
+        return weakref.WeakValueDictionary()
+
+    def _make_lock(
+        self, wish: _zmqlocker.LockWish, timeout: _Timeout, *, reentrant: bool, on_lost: Any
+    ) -> Lock:
+        return Lock(self, wish, timeout, reentrant=reentrant, on_lost=on_lost)
+
+    def locks(self, *, timeout: _Timeout = ...) -> list[LockInfo]:
+        """Tell who holds and who waits for locks, sorted by key."""
+        rows: list[Any] = []
+        start: int | None = 0
+        while start is not None:
+            some, start = self._locks(start, **_given(timeout))
+            rows += some
+        return lock_infos(rows)
+
+    def locked(
+        self,
+        key: str | list[str] | tuple[str, ...],
+        *,
+        ttl: float = 0.8,
+        timeout: _Timeout = ...,
+        max_hold: float | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Have each call of a function wait for a lock, and hold it while it runs.
+
+        A coroutine function waits in a thread; `zmqlocker.asyncio` needs none.
+        """
+        return during(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
 
     def limit(
         self,
@@ -119,26 +185,4 @@ class LockerClient(_zmqlocker.LockerClient):
 
         A coroutine function waits in a thread; `zmqlocker.asyncio` needs none.
         """
-
-        def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            if not inspect.iscoroutinefunction(function):
-
-                @functools.wraps(function)
-                def call(*args: P.args, **kwargs: P.kwargs) -> R:
-                    with self.limit(key, cost, ttl=ttl, timeout=timeout):
-                        return function(*args, **kwargs)
-
-                return call
-
-            @functools.wraps(function)
-            async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                permit = self.limit(key, cost, ttl=ttl, timeout=timeout)
-                await asyncio.to_thread(permit.__enter__)
-                try:
-                    return await function(*args, **kwargs)
-                finally:
-                    permit.__exit__()
-
-            return cast("Callable[P, R]", call_async)
-
-        return decorate
+        return during(lambda: self.limit(key, cost, ttl=ttl, timeout=timeout))

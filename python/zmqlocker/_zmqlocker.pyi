@@ -11,6 +11,7 @@ __all__ = [
     "EventLoopClient",
     "Held",
     "Limit",
+    "LockWish",
     "Locker",
     "LockerClient",
     "LockerServer",
@@ -74,6 +75,9 @@ class EventLoopClient:
         timeout: object,
         on_failure: str | None,
     ) -> int: ...
+    def break_lock(
+        self, /, future: Any, key: str, token: SupportsIndex | None, timeout: object
+    ) -> int: ...
     def collect(self, /) -> bool: ...
     def commit(
         self, /, future: Any, held: Held, spent: SupportsGetItem[int, SupportsIndex]
@@ -92,6 +96,10 @@ class EventLoopClient:
         ttl: SupportsFloat | SupportsIndex | None,
         timeout: object,
     ) -> int: ...
+    def lock(
+        self, /, future: Any, wish: LockWish, actor: SupportsIndex, wait: bool, timeout: object
+    ) -> int: ...
+    def locks(self, /, future: Any, start: SupportsIndex, timeout: object) -> int: ...
     def next(self, /, future: Any, key: Any | None, timeout: object) -> int: ...
     def peek(
         self, /, future: Any, key: str, cost: SupportsIndex | None, timeout: object
@@ -100,6 +108,7 @@ class EventLoopClient:
     def refill(
         self, /, future: Any, block: Block, wanted: SupportsIndex, timeout: object
     ) -> int: ...
+    def release(self, /, future: Any, held: Held) -> int: ...
     def reset(self, /, future: Any, key: str, timeout: object) -> int: ...
     def set_limits(
         self,
@@ -123,6 +132,9 @@ class Held:
     @property
     def remaining(self, /) -> float: ...
     def spend(self, /) -> None: ...
+    @property
+    def token(self, /) -> int | None: ...
+    def wait_lost(self, /) -> bool: ...
 
 @final
 class Limit:
@@ -153,6 +165,25 @@ class Limit:
     def parse(cls, /, text: str) -> Limit: ...
     @property
     def shadow(self, /) -> bool: ...
+
+@final
+class LockWish:
+    def __new__(
+        cls,
+        /,
+        keys: SupportsGetItem[int, str],
+        mode: str,
+        *,
+        size: SupportsIndex,
+        cost: SupportsIndex,
+        ttl: SupportsFloat | SupportsIndex,
+        max_hold: SupportsFloat | SupportsIndex | None,
+        renew: bool,
+    ) -> LockWish: ...
+    @property
+    def keys(self, /) -> list[str]: ...
+    @property
+    def renew(self, /) -> bool: ...
 
 @disjoint_base
 class Locker:
@@ -189,6 +220,28 @@ class LockerClient:
         ttl: SupportsFloat | SupportsIndex | None = None,
         timeout: SupportsFloat | SupportsIndex | None = ...,
     ) -> Held: ...
+    def _lock(
+        self,
+        /,
+        wish: LockWish,
+        actor: SupportsIndex,
+        wait: bool,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> Held | None: ...
+    def _locks(
+        self, /, start: SupportsIndex, timeout: SupportsFloat | SupportsIndex | None = ...
+    ) -> tuple[
+        list[
+            tuple[
+                tuple[str, str, int],
+                tuple[str, int],
+                int | None,
+                tuple[float, float],
+                tuple[str, str, int],
+            ]
+        ],
+        int | None,
+    ]: ...
     def acquire(
         self,
         /,
@@ -198,6 +251,14 @@ class LockerClient:
         timeout: SupportsFloat | SupportsIndex | None = ...,
         on_failure: str | None = None,
     ) -> Decision: ...
+    def break_lock(
+        self,
+        /,
+        key: str,
+        *,
+        token: SupportsIndex | None = None,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> None: ...
     def close(self, /) -> None: ...
     @property
     def default_timeout(self, /) -> float | None: ...

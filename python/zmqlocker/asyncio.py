@@ -17,11 +17,14 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zmqlocker import _zmqlocker
+from zmqlocker._asyncio_lock import Lease, Lock, Loss
 from zmqlocker._exceptions import Forgotten, LockerError, ServerUnavailable
 from zmqlocker._held import _Lease, _Reservation
+from zmqlocker._lease import LockInfo, Locking, RwLock, lock_infos
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import EllipsisType
 
     from typing_extensions import Self
@@ -32,10 +35,32 @@ if TYPE_CHECKING:
     _Keys = str | dict[str, int]
     _Limits = str | Limit | Sequence[str | Limit]
 
-__all__ = ["Block", "LockerClient", "Permit", "Reservation"]
+__all__ = ["Block", "Lease", "Lock", "LockerClient", "Loss", "Permit", "Reservation", "RwLock"]
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def during(
+    make: Callable[[], AbstractAsyncContextManager[Any]],
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Have each call of a coroutine function run within what `make` makes."""
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        @functools.wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with make():
+                return await function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 class Permit(_Lease):
@@ -147,7 +172,7 @@ class Block:
         return repr(self._block).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
 
 
-class LockerClient:
+class LockerClient(Locking[Lock]):
     """Asks the server at `url` for permits, on the event loop in which it is used first.
 
     The arguments are those of `zmqlocker.LockerClient`.
@@ -175,6 +200,39 @@ class LockerClient:
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._leases: weakref.WeakValueDictionary[Any, Lease] = weakref.WeakValueDictionary()
+        self._news_waiters: set[asyncio.Future[None]] = set()
+
+    def _make_lock(
+        self, wish: _zmqlocker.LockWish, timeout: _Timeout, *, reentrant: bool, on_lost: Any
+    ) -> Lock:
+        return Lock(self, wish, timeout, reentrant=reentrant, on_lost=on_lost)
+
+    async def locks(self, *, timeout: _Timeout = ...) -> list[LockInfo]:
+        """Tell who holds and who waits for locks, sorted by key."""
+        rows: list[Any] = []
+        start: int | None = 0
+        while start is not None:
+            some, start = await self._ask(self._core.locks, start, timeout)
+            rows += some
+        return lock_infos(rows)
+
+    async def break_lock(
+        self, key: str, *, token: int | None = None, timeout: _Timeout = ...
+    ) -> None:
+        """Take a lock from its holders; with `token`, only from the one that has it."""
+        await self._ask(self._core.break_lock, key, token, timeout)
+
+    def locked(
+        self,
+        key: str | list[str] | tuple[str, ...],
+        *,
+        ttl: float = 0.8,
+        timeout: _Timeout = ...,
+        max_hold: float | None = None,
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+        """Have each call of a coroutine function wait for a lock, and hold it meanwhile."""
+        return during(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
 
     async def next(self, key: str | None = None, *, timeout: _Timeout = ...) -> str:
         """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""
@@ -254,16 +312,7 @@ class LockerClient:
         timeout: _Timeout = ...,
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Have each call of a coroutine function wait for its permits, and hold them meanwhile."""
-
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-            @functools.wraps(function)
-            async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self.limit(key, cost, ttl=ttl, timeout=timeout):
-                    return await function(*args, **kwargs)
-
-            return call
-
-        return decorate
+        return during(lambda: self.limit(key, cost, ttl=ttl, timeout=timeout))
 
     async def peek(self, key: str, cost: int | None = None, *, timeout: _Timeout = ...) -> Decision:
         """Tell what the answer to a request would be. Takes nothing."""
@@ -323,6 +372,40 @@ class LockerClient:
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held
 
+    async def _lock(
+        self, wish: _zmqlocker.LockWish, actor: int, timeout: _Timeout
+    ) -> _zmqlocker.Held:
+        def start(future: asyncio.Future[Any], left: _Timeout) -> int:
+            return self._core.lock(future, wish, actor, True, left)
+
+        held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
+        return held
+
+    async def _try_lock(
+        self, wish: _zmqlocker.LockWish, actor: int, timeout: _Timeout
+    ) -> _zmqlocker.Held | None:
+        def start(future: asyncio.Future[Any]) -> int:
+            return self._core.lock(future, wish, actor, False, timeout)
+
+        held: _zmqlocker.Held | None = await self._ask(start)
+        return held
+
+    async def _release(self, held: _zmqlocker.Held) -> None:
+        """Give a lease back. Whoever is cancelled meanwhile has given it back all the same."""
+        await self._ask(self._core.release, held, decline=False)
+
+    async def _news(self, timeout: float) -> None:
+        """Wait until something has come from a server, or for so long."""
+        loop = asyncio.get_running_loop()
+        news: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(max(timeout, 0.001), _resolve, news)
+        self._news_waiters.add(news)
+        try:
+            await news
+        finally:
+            timer.cancel()
+            self._news_waiters.discard(news)
+
     async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: _Timeout) -> None:
         try:
             await self._ask(self._core.refill, block, wanted, timeout)
@@ -349,7 +432,7 @@ class LockerClient:
             except Forgotten:
                 left = None if deadline is None else max(deadline - loop.time(), 1e-9)
 
-    async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
+    async def _ask(self, start: Callable[..., int], *arguments: Any, decline: bool = True) -> Any:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._attach(loop)
@@ -364,7 +447,7 @@ class LockerClient:
         try:
             return await future
         except (asyncio.CancelledError, GeneratorExit):
-            if not self._closed:
+            if decline and not self._closed:
                 self._core.decline(request)
             raise
 
@@ -397,6 +480,8 @@ class LockerClient:
         """Send what was asked and resolve the futures whose answers have come."""
         if self._closed or self._loop is None:
             return
+        for news in self._news_waiters:
+            _resolve(news)
         if self._core.collect():
             # Behind the tasks that these futures have woken.
             self._loop.call_soon(self._core.settle)

@@ -346,6 +346,20 @@ impl Client {
         self.connections().ok()?.lease_remaining(granted.link, granted.grant)
     }
 
+    /// Waits until a lease is lost. False if it is given back before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] if `go_on` said no, [`Error::Closed`] if the client is closed.
+    pub fn wait_for_loss(
+        &self,
+        granted: Granted,
+        given_back: &dyn Fn() -> bool,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, Error> {
+        self.connections()?.wait_for_loss((granted.link, granted.grant), given_back, go_on)
+    }
+
     /// Nothing keeps this lease any more.
     pub fn drop_lease(&self, granted: Granted) {
         if let Ok(connections) = self.connections() {

@@ -31,6 +31,19 @@ const SLICE: Duration = Duration::from_millis(100);
 /// What wakes the watcher; the tokens from 0 on are the links'.
 const WAKER: Token = Token(usize::MAX - 1);
 
+/// Whether what a thread waits for has come.
+enum Progress {
+    Done,
+    /// Not yet. It is to be looked for again then, if nothing comes before.
+    LookAgain(Option<Timestamp>),
+}
+
+impl Progress {
+    const fn done_if(done: bool) -> Self {
+        if done { Self::Done } else { Self::LookAgain(None) }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connections {
     room: Arc<Room>,
@@ -82,7 +95,7 @@ impl Connections {
         let mut outcome = None;
         let waited = self.wait(started, go_on, |shared| {
             outcome = shared.take_outcome(request);
-            outcome.is_some()
+            Progress::done_if(outcome.is_some())
         });
         self.lock().leave(request);
         waited.and(outcome.ok_or(Error::Interrupted))
@@ -109,10 +122,12 @@ impl Connections {
         let mut outcomes = Vec::with_capacity(groups.len());
         let waited = self.wait(started, go_on, |shared| {
             while let Some((id, count)) = groups.get(outcomes.len()) {
-                let Some(outcome) = shared.take_outcome(*id) else { return false };
+                let Some(outcome) = shared.take_outcome(*id) else {
+                    return Progress::LookAgain(None);
+                };
                 outcomes.push((*count, outcome));
             }
-            true
+            Progress::Done
         });
         self.lock().leave_all(groups.iter().map(|(id, _)| *id));
         waited.map(|()| outcomes)
@@ -192,6 +207,25 @@ impl Connections {
         valid_until.map(|valid_until| valid_until.since(now))
     }
 
+    /// Waits until a lease is lost. False if it is given back before.
+    pub(super) fn wait_for_loss(
+        &self,
+        (link, grant): (LinkId, GrantId),
+        given_back: &dyn Fn() -> bool,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, Error> {
+        let mut lost = false;
+        let started = BootClock.now();
+        self.wait(started, go_on, |shared| {
+            let valid_until =
+                shared.conversation.lease_valid_until(shared.clock.now(), link, grant);
+            let is_over = given_back();
+            lost = valid_until.is_none() && !is_over;
+            if lost || is_over { Progress::Done } else { Progress::LookAgain(valid_until) }
+        })?;
+        Ok(lost)
+    }
+
     /// A lease is over for us.
     pub(super) fn drop_lease(&self, link: LinkId, grant: GrantId) {
         self.lock().conversation.drop_lease(link, grant);
@@ -213,24 +247,23 @@ impl Connections {
         self.keeper.stop();
     }
 
-    /// Waits until `is_done`, which looks for what this thread has asked.
+    /// Waits until `progress`, which looks for what this thread waits for, is done.
     fn wait(
         &self,
         started: Timestamp,
         go_on: &mut dyn FnMut() -> bool,
-        mut is_done: impl FnMut(&mut Shared) -> bool,
+        mut progress: impl FnMut(&mut Shared) -> Progress,
     ) -> Result<(), Error> {
         let mut slice_ends = started + SLICE;
         loop {
             let mut shared = self.lock();
             let now = self.exchange(&mut shared)?;
-            if is_done(&mut shared) {
-                return Ok(());
-            }
+            let Progress::LookAgain(look_again) = progress(&mut shared) else { return Ok(()) };
             if shared.closed {
                 return Err(Error::Closed);
             }
-            let until = shared.poll_timeout().into_iter().fold(slice_ends, Timestamp::min);
+            let due = shared.poll_timeout().into_iter().chain(look_again);
+            let until = due.fold(slice_ends, Timestamp::min);
             let clock = shared.clock;
             let watch = shared.become_watcher();
             drop(shared);

@@ -8,7 +8,7 @@ use pyo3::types::{PyString, PyTuple};
 use smallvec::SmallVec;
 
 use crate::config::{ClientConfig, Span};
-use crate::engine::{Hold, Reply, Request, Wait};
+use crate::engine::{GrantId, Hold, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{Client, Heard};
@@ -18,6 +18,7 @@ use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::door;
 use crate::python::held::Held;
 use crate::python::limit::limits;
+use crate::python::lock::{LockRows, LockWish, rows};
 use crate::python::locker::word;
 
 /// How long a call waits that is none of the seed's and does not say.
@@ -299,6 +300,50 @@ impl LockerClient {
         let request = wanted.request(wait_up_to(timeout), hold)?;
         let heard = door::wait(py, |go_on| self.client.ask(&request, None, timeout, go_on))?;
         Held::new(&self.client, wanted, hold, heard)
+    }
+
+    /// Takes locks: waits for them, or not. `None` if they were not to be had without a wait.
+    #[pyo3(signature = (wish, actor, wait, timeout=Given::Nothing))]
+    fn _lock(
+        &self,
+        py: Python<'_>,
+        wish: &LockWish,
+        actor: u64,
+        wait: bool,
+        timeout: Given<Timeout>,
+    ) -> PyResult<Option<Held>> {
+        let timeout = self.timeout(timeout)?;
+        let wait = if wait { wait_up_to(timeout) } else { Wait::No };
+        let heard = self.ask(py, &wish.request(actor, wait)?, timeout)?;
+        let held = heard.granted().is_some();
+        held.then(|| Held::new(&self.client, wish.wanted(), wish.hold(), heard)).transpose()
+    }
+
+    /// Takes a lock from its holders; with `token`, only from the one that has it, which must be
+    /// current. They are told.
+    ///
+    /// Raises `NotHeld` if nobody holds it, or the token is not current.
+    #[pyo3(signature = (key, *, token=None, timeout=Given::Nothing))]
+    fn break_lock(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyString>,
+        token: Option<u64>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<()> {
+        let timeout = self.timeout(timeout)?;
+        let request = Request::Break { key: named(key)?, grant: token.map(GrantId) };
+        self.ask(py, &request, timeout).map(drop)
+    }
+
+    /// A page of those who hold and wait for locks, and where to ask on.
+    #[pyo3(signature = (start, timeout=Given::Nothing))]
+    fn _locks(&self, py: Python<'_>, start: u64, timeout: Given<Timeout>) -> PyResult<LockRows> {
+        let timeout = self.timeout(timeout)?;
+        match self.ask(py, &Request::Locks { from: start }, timeout)?.reply {
+            Reply::Locks(page) => Ok(rows(page)),
+            other => Err(Error::unexpected(&other).into()),
+        }
     }
 
     /// Waits until what is held is given back: `spent` of a reservation, all of a lease.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::asking::RequestId;
 use crate::config::Span;
 use crate::conversation::Outcome;
-use crate::engine::{Cost, Hold, Key, Request, Wait};
+use crate::engine::{Cost, GrantId, Hold, Key, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{BootClock, Client, Heard};
@@ -22,6 +22,7 @@ use crate::python::decision::Decision;
 use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::held::Held;
 use crate::python::limit::limits;
+use crate::python::lock::{LockWish, rows};
 use crate::python::locker::word;
 use crate::time::{Clock, Timestamp};
 
@@ -50,6 +51,8 @@ enum Asked {
     Permits(Wanted, Wait, Policy),
     Peek(Wanted),
     Hold(Wanted, Hold),
+    Lock(Py<LockWish>, u64, Wait),
+    Locks,
     Refill(Py<Block>, Timestamp),
     Nothing,
 }
@@ -95,7 +98,10 @@ impl EventLoopClient {
             Asked::Word(wanted) => Some(wanted.request(Wait::Patience, Hold::Spend)?),
             Asked::Permits(wanted, wait, _) => Some(wanted.request(*wait, Hold::Spend)?),
             Asked::Hold(wanted, hold) => Some(wanted.request(wait_up_to(waiting.timeout), *hold)?),
-            Asked::Seed | Asked::Peek(_) | Asked::Refill(..) | Asked::Nothing => None,
+            Asked::Lock(wish, actor, wait) => Some(wish.get().request(*actor, *wait)?),
+            Asked::Seed | Asked::Peek(_) | Asked::Refill(..) | Asked::Locks | Asked::Nothing => {
+                None
+            }
         };
         let key = Key::DEFAULT;
         let request = request.unwrap_or(Request::Reset { key });
@@ -120,6 +126,16 @@ impl EventLoopClient {
                 let lease = Held::new(client, wanted.clone(), *hold, heard)?;
                 Ok(Bound::new(py, lease)?.into_any())
             }
+            Asked::Lock(..) if heard.granted().is_none() => Ok(py.None().into_bound(py)),
+            Asked::Lock(wish, ..) => {
+                let wish = wish.get();
+                let lease = Held::new(client, wish.wanted(), wish.hold(), heard)?;
+                Ok(Bound::new(py, lease)?.into_any())
+            }
+            Asked::Locks => match heard.reply {
+                Reply::Locks(page) => Ok(rows(page).into_pyobject(py)?.into_any()),
+                other => Err(Error::unexpected(&other).into()),
+            },
             Asked::Refill(block, sent_at) => {
                 block.get().lender.receive(*sent_at, heard)?;
                 Ok(py.None().into_bound(py))
@@ -331,6 +347,45 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Hold(wanted.clone(), hold))
     }
 
+    /// Takes locks: waits for them, or not.
+    #[pyo3(signature = (future, wish, actor, wait, timeout: "object"))]
+    fn lock(
+        &self,
+        future: Py<PyAny>,
+        wish: Py<LockWish>,
+        actor: u64,
+        wait: bool,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let wait = if wait { wait_up_to(timeout) } else { Wait::No };
+        let id = self.client().begin(&wish.get().request(actor, wait)?, None, timeout)?;
+        let asked = Asked::Lock(wish, actor, wait);
+        self.waiting().insert(id, Waiting { future, timeout, asked });
+        Ok(id.0)
+    }
+
+    /// Takes a lock from its holders.
+    #[pyo3(signature = (future, key, token, timeout: "object"))]
+    fn break_lock(
+        &self,
+        future: Py<PyAny>,
+        key: &Bound<'_, PyString>,
+        token: Option<u64>,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        let request = Request::Break { key: named(key)?, grant: token.map(GrantId) };
+        self.begin(&request, future, timeout, || Asked::Nothing)
+    }
+
+    /// Asks for a page of those who hold and wait for locks.
+    #[pyo3(signature = (future, start, timeout: "object"))]
+    fn locks(&self, future: Py<PyAny>, start: u64, timeout: Given<Timeout>) -> PyResult<u64> {
+        let timeout = self.timeout(timeout)?;
+        self.begin(&Request::Locks { from: start }, future, timeout, || Asked::Locks)
+    }
+
     /// Asks for more permits of a block.
     #[pyo3(signature = (future, block, wanted, timeout: "object"))]
     fn refill(
@@ -351,6 +406,11 @@ impl EventLoopClient {
         Ok(id.0)
     }
 
+    /// Gives a lease back; 0 if that was done before.
+    fn release(&self, py: Python<'_>, future: Py<PyAny>, held: &Held) -> PyResult<u64> {
+        self.give_back(py, future, held, None)
+    }
+
     /// Settles a reservation; 0 if that was done before.
     fn commit(
         &self,
@@ -359,12 +419,25 @@ impl EventLoopClient {
         held: &Held,
         spent: Vec<u64>,
     ) -> PyResult<u64> {
-        let Some((granted, request)) = held.give_back(Some(SmallVec::from(spent))) else {
+        self.give_back(py, future, held, Some(SmallVec::from(spent)))
+    }
+}
+
+impl EventLoopClient {
+    fn give_back(
+        &self,
+        py: Python<'_>,
+        future: Py<PyAny>,
+        held: &Held,
+        spent: Option<SmallVec<[u64; 1]>>,
+    ) -> PyResult<u64> {
+        let Some((granted, request)) = held.give_back(spent) else {
             future.call_method1(py, pyo3::intern!(py, "set_result"), (py.None(),))?;
             return Ok(0);
         };
         let timeout = self.timeout(Given::Nothing)?;
         let id = self.client().begin(&request, Some(granted), timeout)?;
+        self.client().drop_lease(granted);
         self.waiting().insert(id, Waiting { future, timeout, asked: Asked::Nothing });
         Ok(id.0)
     }

@@ -7,11 +7,13 @@ use pyo3::prelude::*;
 use smallvec::SmallVec;
 
 use crate::engine::{Hold, Request};
+use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{Client, Granted, Heard};
 use crate::python::client::decide;
 use crate::python::decision::{Decision, seconds_up};
 use crate::python::demand::Wanted;
+use crate::python::door;
 
 /// Leases or a reservation of permits.
 #[pyclass(frozen, module = "zmqlocker._zmqlocker")]
@@ -79,10 +81,28 @@ impl Held {
     #[getter]
     fn remaining(&self) -> f64 {
         let Some(granted) = self.granted else { return f64::INFINITY };
-        if self.given_back.load(Ordering::Acquire) {
+        if !self.is_ours() || self.given_back.load(Ordering::Acquire) {
             return 0.0;
         }
         self.client.lease_remaining(granted).map_or(0.0, seconds_up)
+    }
+
+    /// The fencing token: above those of all earlier grants. `None` where nothing is held.
+    #[getter]
+    fn token(&self) -> Option<u64> {
+        self.granted.map(|granted| granted.grant().0)
+    }
+
+    /// Waits until the lease is lost. False if it is given back before, or the client is closed.
+    fn wait_lost(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(granted) = self.granted else { return Ok(false) };
+        let given_back = || self.given_back.load(Ordering::Acquire);
+        let waited =
+            door::wait(py, |go_on| Ok(self.client.wait_for_loss(granted, &given_back, go_on)))?;
+        match waited {
+            Err(Error::Closed) => Ok(false),
+            waited => Ok(waited?),
+        }
     }
 
     /// Tells the server that all of a reservation is spent, and does not wait for its answer.
@@ -101,7 +121,15 @@ impl Held {
         self.wanted.0.iter().map(|(_, cost)| *cost).collect()
     }
 
+    /// Whether this process holds it: a forked child does not.
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
     fn tell(&self, spent: Option<SmallVec<[u64; 1]>>) {
+        if !self.is_ours() {
+            return;
+        }
         if let Some((granted, request)) = self.give_back(spent) {
             // A client that is closed has given everything back already.
             let _ = self.client.tell(&request, granted);
@@ -113,8 +141,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Nobody entered the block, or could leave it: what nobody knows of must not be kept.
-        if self.process == std::process::id() {
+        // Nobody entered the block, or could leave it: what nobody knows of must not be kept. A
+        // lease that is not renewed ends by itself, as whoever wanted it so knows.
+        if !matches!(self.hold, Hold::Lease(term) if !term.is_renewed()) {
             let spent = matches!(self.hold, Hold::Reserve).then(|| self.all());
             self.tell(spent);
         }

@@ -13,6 +13,7 @@ mod event_loop;
 mod exit;
 mod held;
 mod limit;
+mod lock;
 mod locker;
 mod logging;
 mod server;
@@ -36,6 +37,8 @@ mod _zmqlocker {
     use super::held::Held;
     #[pymodule_export]
     use super::limit::Limit;
+    #[pymodule_export]
+    use super::lock::LockWish;
     #[pymodule_export]
     use super::locker::Locker;
     #[pymodule_export]

@@ -1,0 +1,157 @@
+"""Locks for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from zmqlocker._exceptions import NotHeld
+from zmqlocker._lease import LeaseState, LockState, actor_of_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import EllipsisType, TracebackType
+
+    from typing_extensions import Self
+
+    from zmqlocker._zmqlocker import Held
+
+    _Timeout = float | EllipsisType | None
+
+
+class Loss:
+    """Whether a lease was lost; to be awaited, it is true once it is, and false if it never was."""
+
+    def __init__(self, lease: Lease) -> None:
+        """Look at the lease whenever asked."""
+        self._lease = lease
+
+    def __bool__(self) -> bool:
+        """Whether the lease ended though it was not released."""
+        return self._lease._is_lost()
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        """Wait until the lease is lost, or released."""
+        return self._lease._until_over().__await__()
+
+    def __repr__(self) -> str:
+        """Tell whether it is lost."""
+        return repr(bool(self))
+
+
+class Lease(LeaseState):
+    """The right to a lock, until it is released, lost, or `max_hold` is over."""
+
+    def __init__(self, client: Any, held: Held, lock: Lock) -> None:
+        """Hold what a server has granted."""
+        super().__init__(held, lock._wish)
+        self._client = client
+        self._watch: asyncio.Task[None] | None = None
+        if lock._on_lost is not None:
+            watch = self._tell_loss(lock._on_lost)
+            self._watch = asyncio.create_task(watch, name="zmqlocker-on-lost")
+
+    @property
+    def lost(self) -> Loss:
+        """Whether the lease ended though it was not released: to be tested, or awaited."""
+        return Loss(self)
+
+    async def release(self) -> None:
+        """Give the lock back, and wait until the server has it. Cancelled, it is given back too.
+
+        Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
+        keeps it.
+        """
+        if self._held.given_back:
+            raise NotHeld(self._story())
+        self._count -= 1
+        if self._count > 0:
+            return
+        lost = self._is_lost()
+        self._end_watch()
+        await self._client._release(self._held)
+        if lost:
+            raise NotHeld(self._story())
+
+    async def _until_over(self) -> bool:
+        while not self._is_lost() and not self._held.given_back:
+            await self._client._news(self._held.remaining)
+        return self._is_lost()
+
+    async def _tell_loss(self, on_lost: Callable[[Lease], object]) -> None:
+        if await self._until_over():
+            on_lost(self)
+
+    def _end_watch(self) -> None:
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+
+    async def __aenter__(self) -> Self:
+        """Give the lease itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the lock back, and wait for nothing. Raises `LockLost` if it was lost."""
+        self._end_watch()
+        self._leave(exception)
+
+    def __repr__(self) -> str:
+        """Tell the key, the token, and what became of it."""
+        return super().__repr__().replace("zmqlocker.", "zmqlocker.asyncio.", 1)
+
+
+class Lock(LockState[Lease]):
+    """A lock to acquire: by `async with`, `acquire()` or `try_acquire()`. Tasks may share it."""
+
+    async def acquire(self, *, timeout: _Timeout = ...) -> Lease:
+        """Wait for the lock in the server's queue: first come, first served.
+
+        Raises `LockTimeout` after `timeout` seconds, `KindMismatch` if the key is another kind of
+        lock, `DeadlockError` if the wait closes a cycle, and `ServerUnavailable`.
+        """
+        timeout = self._timeout if timeout is ... else timeout
+        actor = actor_of_task()
+        lease = self._again(actor)
+        if lease is None:
+            held = await self._client._lock(self._wish, actor, timeout)
+            lease = self._hold(actor, held)
+        return lease
+
+    async def try_acquire(self, *, timeout: _Timeout = ...) -> Lease | None:
+        """Take the lock if it is free now. `timeout` is how long to wait for the answer."""
+        timeout = self._timeout if timeout is ... else timeout
+        actor = actor_of_task()
+        lease = self._again(actor)
+        if lease is None:
+            held = await self._client._try_lock(self._wish, actor, timeout)
+            lease = None if held is None else self._hold(actor, held)
+        return lease
+
+    def _hold(self, actor: int, held: Held) -> Lease:
+        lease = Lease(self._client, held, self)
+        self._remember(actor, lease)
+        return lease
+
+    async def __aenter__(self) -> Lease:
+        """Wait for the lock. Never enters without it."""
+        return self._enter(actor_of_task(), await self.acquire())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the lock back, and wait for nothing. Raises `LockLost` if it was lost."""
+        lease = self._exit(actor_of_task())
+        lease._end_watch()
+        lease._leave(exception)
+
+    def __repr__(self) -> str:
+        """Tell the key."""
+        return super().__repr__().replace("zmqlocker.", "zmqlocker.asyncio.", 1)

@@ -1,0 +1,341 @@
+"""What locks have in common, for threads and for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import warnings
+import weakref
+from concurrent.futures import thread as _pools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from zmqlocker._exceptions import LockLost, NotHeld
+from zmqlocker._zmqlocker import LockWish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Sequence
+    from types import EllipsisType
+
+    from zmqlocker._zmqlocker import Held
+
+    _Timeout = float | EllipsisType | None
+
+_actors = itertools.count(1)
+_of_thread = threading.local()
+#: The threads of pools, by which `asyncio.to_thread()` acquires for its tasks.
+_workers: Container[threading.Thread] = getattr(_pools, "_threads_queues", ())
+_of_task: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+
+
+def actor_of_thread(*, stays: bool) -> int:
+    """Number this thread, among all threads and tasks of the process.
+
+    What a worker of a pool acquires, and does not give back on its way out, is used elsewhere: then
+    its lease is nobody's in particular, and 0.
+    """
+    if not stays and threading.current_thread() in _workers:
+        return 0
+    if not hasattr(_of_thread, "actor"):
+        _of_thread.actor = next(_actors)
+    actor: int = _of_thread.actor
+    return actor
+
+
+def actor_of_task() -> int:
+    """Number the task that runs, among all threads and tasks of the process."""
+    task = asyncio.current_task()
+    if task is None:
+        return 0
+    return _of_task.setdefault(task, next(_actors))
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who holds a lock: the name, host and process of a client, and its fencing token."""
+
+    name: str
+    host: str
+    pid: int
+    token: int
+    #: "exclusive", "read", "write" or "permits".
+    mode: str
+    permits: int
+    #: For how many seconds it is held.
+    since: float
+    #: In how many seconds it is free if nothing more is heard of the holder.
+    ttl_left: float
+
+
+@dataclass(frozen=True)
+class LockWaiter:
+    """Who waits for a lock."""
+
+    name: str
+    host: str
+    pid: int
+    mode: str
+    permits: int
+    #: For how many seconds it has waited.
+    since: float
+    #: In how many seconds it gives up.
+    timeout_left: float
+
+
+@dataclass(frozen=True)
+class LockInfo:
+    """A lock that is held or waited for."""
+
+    key: str
+    #: "lock", "rw_lock" or "semaphore".
+    kind: str
+    #: How many permits a semaphore has; 1 of other locks.
+    size: int
+    holders: tuple[LockHolder, ...]
+    #: In the order in which they will be served.
+    waiters: tuple[LockWaiter, ...]
+
+
+def lock_infos(rows: Sequence[Any]) -> list[LockInfo]:
+    """Put the rows of all pages together, by their keys."""
+    holders: dict[tuple[str, str, int], list[LockHolder]] = {}
+    waiters: dict[tuple[str, str, int], list[LockWaiter]] = {}
+    for lock, (mode, permits), token, (since, left), (name, host, pid) in rows:
+        held, waiting = holders.setdefault(lock, []), waiters.setdefault(lock, [])
+        if token is None:
+            waiting.append(LockWaiter(name, host, pid, mode, permits, since, left))
+        else:
+            held.append(LockHolder(name, host, pid, token, mode, permits, since, left))
+    return [
+        LockInfo(key, kind, size, tuple(held), tuple(waiters[key, kind, size]))
+        for (key, kind, size), held in sorted(holders.items())
+    ]
+
+
+class LeaseState:
+    """A lease as its holder sees it."""
+
+    def __init__(self, held: Held, wish: LockWish) -> None:
+        """Hold what a server has granted."""
+        self._held, self._wish = held, wish
+        self._count, self._was_lost = 1, False
+
+    @property
+    def key(self) -> str | tuple[str, ...]:
+        """The key; of several locks all of them."""
+        keys = tuple(self._wish.keys)
+        return keys[0] if len(keys) == 1 else keys
+
+    @property
+    def token(self) -> int:
+        """The fencing token: higher than that of every earlier lease of the key.
+
+        Hand it to the resource, and have that refuse lower ones: see `zmqlocker.Fence`.
+        """
+        token = self._held.token
+        if token is None:
+            message = "nothing is held"
+            raise NotHeld(message)
+        return token
+
+    @property
+    def remaining(self) -> float:
+        """For how many seconds the lease is safe if no server is heard; 0.0 if it is over."""
+        return self._held.remaining
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is held, and nobody else can have it."""
+        return not self._held.given_back and not self._is_lost()
+
+    def check(self) -> None:
+        """Raise `LockLost` unless the lease is held."""
+        if not self.held:
+            raise LockLost(self._story())
+
+    def _is_lost(self) -> bool:
+        if not self._was_lost and not self._held.given_back:
+            self._was_lost = self._held.remaining <= 0.0
+        return self._was_lost
+
+    def _story(self) -> str:
+        what = "was lost" if self._is_lost() else "was released"
+        return f"the lease of {self.key!r} {what}: others may have it by now"
+
+    def _leave(self, exception: BaseException | None) -> None:
+        """End a `with` block: gives the lease back, and waits for nothing."""
+        self._count -= 1
+        if self._count > 0 or self._held.given_back or not self._wish.renew:
+            return
+        lost = self._is_lost()
+        self._held.let_go()
+        if lost:
+            raise LockLost(self._story()) from exception
+
+    def __repr__(self) -> str:
+        """Tell the key, the token, and what became of it."""
+        state = "held" if self.held else "lost" if self._is_lost() else "released"
+        return f"zmqlocker.Lease({self.key!r}, token={self._held.token}, {state})"
+
+    def __del__(self) -> None:
+        """Warn of a lease that nobody can release any more, and release it."""
+        held: Held | None = getattr(self, "_held", None)
+        if held is None or held.given_back or not self._wish.renew or held.remaining <= 0.0:
+            return
+        warnings.warn(f"unreleased {self!r}", ResourceWarning, source=self, stacklevel=2)
+        held.let_go()
+
+
+L = TypeVar("L", bound="LockState[Any]")
+E = TypeVar("E", bound=LeaseState)
+
+
+class LockState(Generic[E]):
+    """A lock, and who of this process has entered it."""
+
+    def __init__(
+        self,
+        client: Any,
+        wish: LockWish,
+        timeout: _Timeout,
+        *,
+        reentrant: bool,
+        on_lost: Callable[[E], object] | None,
+    ) -> None:
+        """Remember what to ask for, and whom."""
+        self._client, self._wish, self._timeout = client, wish, timeout
+        self._reentrant, self._on_lost = reentrant, on_lost
+        self._entered: dict[int, list[E]] = {}
+
+    @property
+    def key(self) -> str | tuple[str, ...]:
+        """The key; of several locks all of them."""
+        keys = tuple(self._wish.keys)
+        return keys[0] if len(keys) == 1 else keys
+
+    def _again(self, actor: int) -> E | None:
+        """Hold once more what this thread or task holds already, where that is wanted."""
+        if not self._reentrant:
+            return None
+        lease: E | None = self._client._leases.get((tuple(self._wish.keys), actor))
+        if lease is None or not lease.held:
+            return None
+        lease._count += 1
+        return lease
+
+    def _remember(self, actor: int, lease: E) -> None:
+        if self._reentrant:
+            self._client._leases[tuple(self._wish.keys), actor] = lease
+
+    def _enter(self, actor: int, lease: E) -> E:
+        self._entered.setdefault(actor, []).append(lease)
+        return lease
+
+    def _exit(self, actor: int) -> E:
+        entered = self._entered[actor]
+        lease = entered.pop()
+        if not entered:
+            del self._entered[actor]
+        return lease
+
+    def __repr__(self) -> str:
+        """Tell the key."""
+        return f"zmqlocker.Lock({self.key!r})"
+
+
+class RwLock(Generic[L]):
+    """A lock that one writer has, or many readers. No reader overtakes a writer that waits."""
+
+    def __init__(self, make: Callable[[str], L]) -> None:
+        """Make locks of either mode by `make`."""
+        self._make = make
+
+    def read(self) -> L:
+        """Make a lock together with other readers."""
+        return self._make("read")
+
+    def write(self) -> L:
+        """Make a lock alone."""
+        return self._make("write")
+
+
+class Locking(Generic[L]):
+    """The locks of a client."""
+
+    def _make_lock(self, wish: LockWish, timeout: _Timeout, *, reentrant: bool, on_lost: Any) -> L:
+        raise NotImplementedError
+
+    def lock(
+        self,
+        key: str | list[str] | tuple[str, ...],
+        *,
+        ttl: float = 0.8,
+        timeout: _Timeout = ...,
+        max_hold: float | None = None,
+        renew: bool = True,
+        reentrant: bool = False,
+        on_lost: Callable[[Any], object] | None = None,
+    ) -> L:
+        """Lock `key`, or several keys together or not at all, in a `with` block.
+
+        The lock is waited for in the server's queue, `timeout` seconds at most: then `LockTimeout`
+        is raised. It is renewed by a thread that no GIL stops, and free `ttl` seconds after this
+        process has died. After `max_hold` seconds it is not renewed any more; with `renew=False`
+        it is never, ends after `ttl` seconds and need not be released.
+
+        `reentrant` counts how often a thread or task enters. `on_lost` is called with the lease if
+        it is lost before it is released.
+
+        Raises `ConfigError` for a key or a length that can never work.
+        """
+        keys = [key] if isinstance(key, str) else list(key)
+        wish = LockWish(keys, "lock", size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
+        return self._make_lock(wish, timeout, reentrant=reentrant, on_lost=on_lost)
+
+    def rw_lock(
+        self,
+        key: str,
+        *,
+        ttl: float = 0.8,
+        timeout: _Timeout = ...,
+        max_hold: float | None = None,
+        renew: bool = True,
+        on_lost: Callable[[Any], object] | None = None,
+    ) -> RwLock[L]:
+        """Lock `key` for one writer or many readers: `read()` and `write()` make locks."""
+
+        def make(mode: str) -> L:
+            wish = LockWish([key], mode, size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
+            return self._make_lock(wish, timeout, reentrant=False, on_lost=on_lost)
+
+        return RwLock(make)
+
+    def semaphore(
+        self,
+        key: str,
+        size: int,
+        *,
+        cost: int = 1,
+        ttl: float = 0.8,
+        timeout: _Timeout = ...,
+        max_hold: float | None = None,
+        renew: bool = True,
+        on_lost: Callable[[Any], object] | None = None,
+    ) -> L:
+        """Hold `cost` of the `size` permits of `key`. Its first use says how many there are."""
+        wish = LockWish(
+            [key], "permits", size=size, cost=cost, ttl=ttl, max_hold=max_hold, renew=renew
+        )
+        return self._make_lock(wish, timeout, reentrant=False, on_lost=on_lost)
+
+    def leader(
+        self,
+        key: str,
+        *,
+        ttl: float = 0.8,
+        timeout: _Timeout = ...,
+        on_lost: Callable[[Any], object] | None = None,
+    ) -> L:
+        """Be the one leader of `key` while the `with` block runs; others wait to follow."""
+        return self.lock(key, ttl=ttl, timeout=timeout, on_lost=on_lost)

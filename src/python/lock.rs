@@ -1,0 +1,131 @@
+//! Locks as Python asks for them, and who holds and waits as Python is told.
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::config::Span;
+use crate::engine::{
+    Cost, Hold, Key, LockPage, LockRequest, LockRow, Locks, Mode, Request, Shape, Term, Wait,
+};
+use crate::error::Error;
+use crate::python::argument::{Count, Seconds};
+use crate::python::decision::seconds_up;
+use crate::python::demand::{Wanted, named};
+
+/// Which locks are wanted, in which mode, and for how long.
+#[pyclass(frozen, module = "zmqlocker._zmqlocker")]
+pub(super) struct LockWish {
+    parts: Vec<(String, Mode)>,
+    term: Term,
+}
+
+#[pymethods]
+impl LockWish {
+    #[new]
+    #[pyo3(signature = (keys, mode, *, size, cost, ttl, max_hold, renew))]
+    #[allow(clippy::too_many_arguments, reason = "Python's are named")]
+    fn new(
+        keys: Vec<Bound<'_, PyString>>,
+        mode: &str,
+        size: Count,
+        cost: Count,
+        ttl: Seconds,
+        max_hold: Option<Seconds>,
+        renew: bool,
+    ) -> PyResult<Self> {
+        let mode = match mode {
+            "read" => Mode::Read,
+            "write" => Mode::Write,
+            "permits" => {
+                let bad = |problem| Error::Config { argument: "size", problem };
+                let size = Cost::new(size.0).map_err(|error| bad(problem_of(error)))?;
+                Mode::Permits { size, cost: Cost::new(cost.0)? }
+            }
+            _ => Mode::Exclusive,
+        };
+        let ttl = Span::Positive.parse("ttl", ttl.0)?;
+        let max_hold = max_hold.map(|length| Span::Positive.parse("max_hold", length.0));
+        let max_hold = if renew { max_hold.transpose()? } else { Some(ttl) };
+        let keys = keys.iter().map(|key| Ok((named(key)?.as_str().to_owned(), mode)));
+        let parts = keys.collect::<Result<_, Error>>()?;
+        let wish = Self { parts, term: Term::new(ttl, max_hold)? };
+        wish.locks()?;
+        Ok(wish)
+    }
+
+    /// The keys, in the order in which they were given.
+    #[getter]
+    fn keys(&self) -> Vec<&str> {
+        self.parts.iter().map(|(key, _)| key.as_str()).collect()
+    }
+
+    /// Whether leases are renewed.
+    #[getter]
+    fn renew(&self) -> bool {
+        self.term.is_renewed()
+    }
+}
+
+impl LockWish {
+    pub(super) fn request(&self, actor: u64, wait: Wait) -> Result<Request<'_>, Error> {
+        let wanted = LockRequest { locks: self.locks()?, term: self.term, actor };
+        Ok(Request::Lock { wanted, wait })
+    }
+
+    pub(super) fn hold(&self) -> Hold {
+        Hold::Lease(self.term)
+    }
+
+    /// The keys, and how many permits each takes.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted(self.parts.iter().map(|(key, mode)| (key.clone(), mode.permits())).collect())
+    }
+
+    fn locks(&self) -> Result<Locks<'_>, Error> {
+        let parts = self.parts.iter().map(|(key, mode)| Ok((Key::parse(key)?, *mode)));
+        Locks::new(parts.collect::<Result<Vec<_>, Error>>()?)
+    }
+}
+
+fn problem_of(error: Error) -> String {
+    match error {
+        Error::Config { problem, .. } => problem,
+        other => other.to_string(),
+    }
+}
+
+/// A row of a page: the key, its kind and size, the mode and its permits; the token if it is held;
+/// for how many seconds it is held or waited for, and how many are left; name, host and process.
+pub(super) type Row =
+    ((String, &'static str, u64), (&'static str, u64), Option<u64>, (f64, f64), Client);
+pub(super) type Client = (String, String, u32);
+
+/// A page for Python, and where to ask on.
+pub(super) type LockRows = (Vec<Row>, Option<u64>);
+
+/// A page for Python.
+pub(super) fn rows(page: LockPage) -> LockRows {
+    (page.rows.into_iter().map(row).collect(), page.next)
+}
+
+fn row(row: LockRow) -> Row {
+    let (kind, size) = match row.mode.shape() {
+        Shape::Lock => ("lock", 1),
+        Shape::RwLock => ("rw_lock", 1),
+        Shape::Semaphore(size) => ("semaphore", size.permits()),
+    };
+    let (mode, permits) = match row.mode {
+        Mode::Exclusive => ("exclusive", 1),
+        Mode::Read => ("read", 1),
+        Mode::Write => ("write", 1),
+        Mode::Permits { cost, .. } => ("permits", cost.permits()),
+    };
+    let client = row.client;
+    (
+        (row.key.into(), kind, size),
+        (mode, permits),
+        row.grant.map(|grant| grant.0),
+        (row.since.as_secs_f64(), seconds_up(row.left)),
+        (client.name.into(), client.host.into(), client.pid),
+    )
+}
