@@ -2,7 +2,7 @@
 
 use crate::asking::{self, LinkId, RequestId};
 use crate::conversation::question::Question;
-use crate::conversation::{Conversation, Outcome, Output, TELL_TIMEOUT};
+use crate::conversation::{Conversation, Outcome, TELL_TIMEOUT};
 use crate::engine::{Code, GrantId, Problem, Reply, Request};
 use crate::time::Timestamp;
 use crate::wire::Frames;
@@ -17,7 +17,7 @@ impl Conversation {
                 && self.asking.answered(link, id)
                 && self.end(id, Some(link)).is_some()
             {
-                self.outputs.push_back(Output::Finish(id, Outcome::Seed(link, body.to_vec())));
+                self.finish(id, Outcome::Seed(link, body.to_vec()));
             }
             return;
         }
@@ -62,7 +62,7 @@ impl Conversation {
                 && self.asking.answered(link, first)
                 && self.end(first, Some(link)).is_some()
             {
-                self.outputs.push_back(Output::Finish(first, Outcome::Replies(link, replies)));
+                self.finish(first, Outcome::Replies(link, replies));
             }
             return;
         }
@@ -104,7 +104,7 @@ impl Conversation {
         {
             self.talks[link.0].take_lease(now, grant, (sent_at, not_before), lease);
         }
-        self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
+        self.finish(id, Outcome::Reply(link, reply));
     }
 
     /// Something is wrong between the server and us, not with one request.
@@ -127,7 +127,7 @@ impl Conversation {
         for id in self.questions.iter().filter_map(asked).collect::<Vec<_>>() {
             if self.asking.answered(link, id) && self.end(id, Some(link)).is_some() {
                 let reply = Reply::Refuse(problem.clone());
-                self.outputs.push_back(Output::Finish(id, Outcome::Reply(link, reply)));
+                self.finish(id, Outcome::Reply(link, reply));
             }
         }
     }

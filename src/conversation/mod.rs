@@ -60,7 +60,7 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send a message to a server.
     Send(LinkId, Frames),
-    /// A request is over.
+    /// A request is over. What a server answered is kept open until it is settled or declined.
     Finish(RequestId, Outcome),
 }
 
@@ -79,6 +79,15 @@ pub enum Outcome {
     Silence,
 }
 
+/// A request, or several that were asked together, of which nobody has said yet that the answer was
+/// taken.
+#[derive(Debug)]
+struct Answered {
+    by: LinkId,
+    count: u64,
+    grant: Option<GrantId>,
+}
+
 /// Everything that is under way between a client and its servers.
 #[derive(Debug)]
 pub struct Conversation {
@@ -88,8 +97,8 @@ pub struct Conversation {
     talks: Vec<Talk>,
     questions: BTreeMap<RequestId, Question>,
     deadlines: BTreeSet<(Timestamp, RequestId)>,
-    /// Answers that may still be declined, and who gave them.
-    unsettled: BTreeMap<RequestId, (LinkId, Option<GrantId>)>,
+    /// What was answered and may still be declined.
+    unsettled: BTreeMap<RequestId, Answered>,
     last_beat: u64,
     /// Whether a server was heard since a request was given up.
     available: bool,
@@ -201,9 +210,17 @@ impl Conversation {
         }
     }
 
-    /// The answer to a request that is over may still be declined, until it is settled.
-    pub fn keep_open(&mut self, request: RequestId, link: LinkId, grant: Option<GrantId>) {
-        self.unsettled.insert(request, (link, grant));
+    /// A request is over, for a server has answered it.
+    fn finish(&mut self, request: RequestId, outcome: Outcome) {
+        let answered = match &outcome {
+            Outcome::Reply(by, reply) => Some((*by, 1, reply.grant())),
+            Outcome::Replies(by, replies) => Some((*by, replies.len() as u64, None)),
+            Outcome::Seed(..) | Outcome::Late | Outcome::Silence => None,
+        };
+        if let Some((by, count, grant)) = answered {
+            self.unsettled.insert(request, Answered { by, count, grant });
+        }
+        self.outputs.push_back(Output::Finish(request, outcome));
     }
 
     /// Whoever asked has its answer, and keeps it.
@@ -213,11 +230,13 @@ impl Conversation {
 
     /// Nobody took the answer to a request: what was granted with it is given back.
     pub fn decline(&mut self, request: RequestId) {
-        let Some((link, grant)) = self.unsettled.remove(&request) else { return };
+        let Some(Answered { by, count, grant }) = self.unsettled.remove(&request) else { return };
         if let Some(grant) = grant {
-            self.drop_lease(link, grant);
+            self.drop_lease(by, grant);
         }
-        self.cancel(link, request);
+        for id in request.0..request.0 + count {
+            self.cancel(by, RequestId(id));
+        }
     }
 
     /// Tells a server that nobody wants its answer, again on each connection until it was heard:

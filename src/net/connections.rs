@@ -97,7 +97,7 @@ impl Connections {
             outcome = shared.take_outcome(request);
             Progress::done_if(outcome.is_some())
         });
-        self.lock().leave(request);
+        self.end([request], &waited);
         waited.and(outcome.ok_or(Error::Interrupted))
     }
 
@@ -129,7 +129,7 @@ impl Connections {
             }
             Progress::Done
         });
-        self.lock().leave_all(groups.iter().map(|(id, _)| *id));
+        self.end(groups.iter().map(|(id, _)| *id), &waited);
         waited.map(|()| outcomes)
     }
 
@@ -176,15 +176,12 @@ impl Connections {
 
     /// The event loop does not want the outcome of a request any more.
     pub(super) fn forget(&self, request: RequestId) {
-        self.lock().leave(request);
+        self.lock().leave([request]);
     }
 
     /// The event loop has these outcomes, and keeps them.
     pub(super) fn settle(&self, requests: &[RequestId]) {
-        let mut shared = self.lock();
-        for request in requests {
-            shared.conversation.settle(*request);
-        }
+        self.lock().settle(requests.iter().copied());
     }
 
     /// Whether a server was heard since a request was last given up.
@@ -282,6 +279,19 @@ impl Connections {
                 slice_ends = clock.now() + SLICE;
             }
         }
+    }
+
+    /// This thread has waited for all these: their answers are its own only if it has them all.
+    fn end(
+        &self,
+        requests: impl IntoIterator<Item = RequestId> + Clone,
+        waited: &Result<(), Error>,
+    ) {
+        let mut shared = self.lock();
+        if waited.is_ok() {
+            shared.settle(requests.clone());
+        }
+        shared.leave(requests);
     }
 
     fn exchange(&self, shared: &mut Shared) -> Result<Timestamp, Error> {

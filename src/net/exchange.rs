@@ -132,23 +132,22 @@ impl Shared {
         self.outcomes.remove(&request)
     }
 
-    /// The caller of `request` is done. If nobody watches now, somebody else has to.
-    pub(super) fn leave(&mut self, request: RequestId) {
-        self.conversation.decline(request);
-        self.leave_all([request]);
+    /// Whoever asked all this has the answers, and keeps them.
+    pub(super) fn settle(&mut self, requests: impl IntoIterator<Item = RequestId>) {
+        for request in requests {
+            self.conversation.settle(request);
+        }
     }
 
-    /// The caller of all these is done.
-    pub(super) fn leave_all(&mut self, requests: impl IntoIterator<Item = RequestId>) {
+    /// The caller of all these is done, and what was not settled goes back. If nobody watches now,
+    /// somebody else has to.
+    pub(super) fn leave(&mut self, requests: impl IntoIterator<Item = RequestId>) {
         let now = self.clock.now();
         for request in requests {
             self.conversation.forget(now, request);
+            self.conversation.decline(request);
             self.callers.remove(&request);
-            if let Some(Outcome::Reply(link, reply)) = self.outcomes.remove(&request) {
-                // It came while its caller was on the way out.
-                self.conversation.keep_open(request, link, reply.grant());
-                self.conversation.decline(request);
-            }
+            self.outcomes.remove(&request);
         }
         self.perform(|| {});
         self.wake_another();
@@ -260,16 +259,16 @@ impl Shared {
                     }
                     Some(Caller::Loop) => {
                         self.callers.remove(&request);
-                        if let Outcome::Reply(link, reply) = &outcome {
-                            self.conversation.keep_open(request, *link, reply.grant());
-                        }
                         self.collected.push((request, outcome));
                     }
                     Some(Caller::Mailbox(mailbox)) => {
+                        // It may lie there for long; whoever has the mailbox gives it back.
                         mailbox.put(outcome);
+                        self.conversation.settle(request);
                         self.callers.remove(&request);
                     }
                     Some(Caller::Nobody) | None => {
+                        self.conversation.settle(request);
                         self.callers.remove(&request);
                     }
                 },

@@ -133,9 +133,7 @@ impl Lender {
     /// Gives back what was not spent.
     pub fn close(&self) {
         let mut state = self.lock();
-        if let Some(ahead) = state.ahead.take() {
-            self.client.forget(ahead.request);
-        }
+        self.end_ahead(&mut state);
         for (granted, unused) in state.spending.take_all() {
             // A client that is closed has given everything back already.
             let _ = self.tell(granted, unused);
@@ -164,16 +162,23 @@ impl Lender {
 
     /// Takes in what was asked for ahead. If it has not come, it is not waited for.
     fn take_in_ahead(&self, state: &mut State) -> Result<(), Error> {
-        let Some(ahead) = state.ahead.take() else { return Ok(()) };
-        self.client.look()?;
+        if state.ahead.is_some() {
+            self.client.look()?;
+            self.end_ahead(state);
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for what was asked for ahead any more: it is here, or it goes back.
+    fn end_ahead(&self, state: &mut State) {
+        let Some(ahead) = state.ahead.take() else { return };
+        self.client.forget(ahead.request);
         if let Some(Outcome::Reply(link, Reply::Block(block))) = ahead.mailbox.take() {
             let granted = block.grant.map(|grant| Granted::new(link, grant));
             state.spending.receive(BootClock.now(), ahead.sent_at, &block, granted);
         } else {
-            self.client.forget(ahead.request);
             state.spending.give_up_asking_ahead();
         }
-        Ok(())
     }
 
     fn give_back_void(&self, state: &mut State) -> Result<(), Error> {

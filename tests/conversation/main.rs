@@ -35,6 +35,8 @@ struct Side {
     conversation: Conversation,
     now: Timestamp,
     finished: Vec<(u64, Outcome)>,
+    /// Whether callers leave it open whether they take their answers.
+    hesitates: bool,
 }
 
 impl Side {
@@ -42,7 +44,7 @@ impl Side {
     fn new(links: usize) -> Self {
         let conversation = Conversation::new(links, [7; 16], ClientInfo::default());
         let now = Timestamp::from_nanos(1_000_000_000_000);
-        let mut side = Self { conversation, now, finished: Vec::new() };
+        let mut side = Self { conversation, now, finished: Vec::new(), hesitates: false };
         for link in 0..links {
             side.handle(&Input::Up(LinkId(link)));
         }
@@ -73,7 +75,12 @@ impl Side {
         while let Some(output) = self.conversation.poll_output() {
             match output {
                 Output::Send(link, message) => messages.push((link, items(&message))),
-                Output::Finish(id, outcome) => self.finished.push((id.0, outcome)),
+                Output::Finish(id, outcome) => {
+                    self.finished.push((id.0, outcome));
+                    if !self.hesitates {
+                        self.conversation.settle(id);
+                    }
+                }
             }
         }
         messages

@@ -78,12 +78,11 @@ fn a_request_that_is_forgotten_is_cancelled_at_all_who_were_asked() {
 
 #[test]
 fn an_answer_that_is_declined_is_cancelled_at_who_gave_it() {
-    let mut side = Side::new(1);
+    let mut side = Side { hesitates: true, ..Side::new(1) };
     side.ask(&spend(), None);
     side.said();
     side.answer(A, 1, &yes(None));
     side.said();
-    side.conversation.keep_open(RequestId(1), A, None);
     side.conversation.decline(RequestId(1));
     side.conversation.decline(RequestId(1));
     assert_eq!(side.said(), [Item::Cancel(1)]);
@@ -151,14 +150,25 @@ fn a_server_that_closes_has_not_answered() {
 }
 
 #[test]
+fn a_lease_that_is_declined_is_dropped_as_well() {
+    let mut side = Side { hesitates: true, ..Side::new(1) };
+    side.ask(&lease(900), None);
+    side.said();
+    side.answer(A, 1, &yes(Some(9)));
+    side.said();
+    side.conversation.decline(RequestId(1));
+    assert_eq!(side.said(), [Item::Cancel(1)]);
+    assert_eq!(side.advance(5_000), []);
+}
+
+#[test]
 fn the_floor_waits_for_an_answer_until_it_is_settled_or_declined() {
-    let mut side = Side::new(1);
+    let mut side = Side { hesitates: true, ..Side::new(1) };
     for id in 1..3 {
         side.ask(&spend(), None);
         side.said();
         side.answer(A, id, &yes(None));
         side.said();
-        side.conversation.keep_open(RequestId(id), A, None);
     }
     assert_eq!(floor(&mut side), 1);
     side.conversation.settle(RequestId(1));
@@ -173,7 +183,7 @@ proptest! {
     fn the_floor_never_passes_a_request_that_is_not_done_with(
         steps in prop::collection::vec((0_u8..7, any::<prop::sample::Index>()), 1..200),
     ) {
-        let mut side = Side::new(1);
+        let mut side = Side { hesitates: true, ..Side::new(1) };
         let (mut pending, mut open) = (vec![], vec![]);
         for (step, place) in steps {
             let of = |all: &mut Vec<u64>| {
@@ -183,7 +193,6 @@ proptest! {
                 0 | 1 => pending.push(side.ask(&spend(), None)),
                 2 | 3 => if let Some(id) = of(&mut pending) {
                     side.answer(A, id, &yes(None));
-                    side.conversation.keep_open(RequestId(id), A, None);
                     open.push(id);
                 },
                 4 => if let Some(id) = of(&mut open) {

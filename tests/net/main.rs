@@ -1,5 +1,7 @@
 //! Servers and clients over real sockets.
 
+mod leaving;
+
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::mpsc;

@@ -359,6 +359,7 @@ impl World {
             let given_back = matches!(outcome, Outcome::Silence)
                 || matches!(outcome, Outcome::Reply(_, Reply::Done | Reply::Refuse(_)));
             assert!(given_back && client.ended.insert(id), "{id:?} ends twice");
+            client.conversation.settle(id);
             return;
         };
         assert!(client.ended.insert(id), "{id:?} ends twice");
@@ -377,17 +378,16 @@ impl World {
             (Doing::Spend { key, cost }, Some(_)) => {
                 let granted_at = granted_at();
                 if self.random.one_in(2) {
+                    client.conversation.settle(id);
                     return self.use_up(run, key, cost, granted_at);
                 }
-                client.conversation.keep_open(id, LINK, None);
                 let settle = Later::Settle { id, run, key, cost, granted_at };
                 let later = if self.random.one_in(2) { settle } else { Later::Decline { id } };
-                self.later(number, 0, SECOND, later);
+                return self.later(number, 0, SECOND, later);
             }
             (Doing::Lease { key }, Some(decision)) => {
                 let grant = decision.grant.expect("a lease has a number");
                 if self.random.one_in(8) {
-                    client.conversation.keep_open(id, LINK, Some(grant));
                     return self.later(number, 0, SECOND, Later::Decline { id });
                 }
                 client.held.push(Held { run, key, grant });
@@ -415,6 +415,7 @@ impl World {
             }
             _ => {}
         }
+        self.clients[number].conversation.settle(id);
     }
 
     /// Nobody believes to hold what others hold.
