@@ -119,6 +119,8 @@ impl<E> Machine<E> {
                 Timer::Session(session) => self.check_silence(now, session),
                 timer => self.gate.handle_timer(now, timer),
             }
+            // Whose turn has come waits no more: nothing that follows may take it for a waiter.
+            self.pass_on();
         }
         match input {
             Input::Next(to) => self.next(now, to),

@@ -1,8 +1,12 @@
 //! Sessions: what is asked again is counted once; what is forgotten changes no answer.
 
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zmqlocker::engine::{ANSWERS_MAX, Bounds, Code, Hold, Input, Reply, RequestId, Wait};
+use zmqlocker::engine::{
+    ANSWERS_MAX, Bounds, Code, Hold, Input, Reply, RequestId, SessionId, Wait,
+};
 
 use crate::{Desk, SECOND, acquire, code, wait_for};
 
@@ -97,6 +101,33 @@ fn what_was_granted_and_is_cancelled_comes_back_to_those_who_wait() {
         assert_eq!(desk.granted(session, waiter), Some((desk.now, true)));
         assert_eq!(desk.peek(session, "k", 1).remaining, 1);
     }
+}
+
+/// Somebody waits for the only permit, which was leased for a second, and for so long nothing is
+/// heard and the machine does not see the time.
+fn wait_unseen(nanos: u64) -> (Desk, SessionId, RequestId) {
+    let mut desk = Desk::new(&[], &["1 at once"]);
+    let (holder, waiter) = (desk.greet(1), desk.greet(2));
+    assert!(desk.lease(holder, "k", SECOND).is_some());
+    let hold = Hold::lease(Duration::from_secs(60)).unwrap();
+    let wait = Wait::UpTo(Duration::from_secs(30));
+    let waiting = desk.send(waiter, &acquire(&[("k", 1)], wait, hold));
+    desk.skip(nanos);
+    (desk, waiter, waiting)
+}
+
+#[test]
+fn who_leaves_when_its_turn_has_come_unseen_holds_nothing() {
+    let (mut desk, waiter, waiting) = wait_unseen(SECOND * 3 / 2);
+    desk.handle(Input::Cancel(waiter, waiting));
+    assert_eq!(desk.peek(waiter, "k", 1).remaining, 1);
+}
+
+#[test]
+fn who_was_silent_when_its_turn_has_come_unseen_is_answered_once() {
+    let (mut desk, waiter, waiting) = wait_unseen(3 * SECOND);
+    desk.handle(Input::Tick);
+    assert_eq!(desk.answers(waiter, waiting), 1);
 }
 
 #[test]
