@@ -2,7 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zmqlocker::engine::{Code, Reply, Request};
+use zmqlocker::engine::{Code, GrantId, Reply, Request};
 
 use crate::laws::{Kind, Naive, gap, limit};
 use crate::{Desk, SECOND, code, key, wait_for};
@@ -27,7 +27,7 @@ fn is_lawful(limit: &Naive, spends: &mut [(u64, u64)]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn blocks_and_single_permits_together_keep_the_law(
@@ -39,49 +39,42 @@ proptest! {
         let mut desk = Desk::new(&[], &[&limit.text()]);
         let sessions = [desk.greet(1), desk.greet(2)];
         let mut spends = Vec::new();
-        // Session, block, permits, first and last instant of its validity, and which is taken.
-        let mut lent: Option<(usize, zmqlocker::engine::GrantId, u64, u64, bool)> = None;
+        // Session, block, permits, from when to when they may be spent, and whether late.
+        let mut lent: Vec<(usize, GrantId, u64, [u64; 2], bool)> = Vec::new();
         for (gap, count, what, late) in steps {
             desk.advance(gap / 4);
             let who = usize::from(late);
-            match (what, lent.take()) {
-                (0, Some((who, grant, permits, from, late))) => {
+            match what {
+                0 if !lent.is_empty() => {
+                    let place = usize::try_from(count).unwrap() % lent.len();
+                    let (who, grant, permits, [from, until], late) = lent.remove(place);
                     let unused = count.min(permits);
                     let reply = desk.ask(sessions[who], &Request::GiveBack { grant, unused });
                     let is_back = reply == Reply::Done;
-                    let at = if late && is_back { desk.now } else { from };
-                    spends.push((at, if is_back { permits - unused } else { permits }));
+                    let end = if is_back { desk.now.min(until) } else { until };
+                    spends.push((if late { end } else { from }, if is_back { permits - unused } else { permits }));
                     let again = Request::GiveBack { grant, unused };
                     let reply = desk.ask(sessions[who], &again);
                     prop_assert_eq!(code(&reply), Some(Code::NotHeld));
                 }
-                (0 | 1, open) => {
-                    lent = open;
+                0 | 1 => {
                     if desk.try_acquire(sessions[who], &[("k", 1)]).allowed {
                         spends.push((desk.now, 1));
                     }
                 }
-                (_, open) => {
-                    // A block that is not given back is spent at one end of its validity.
-                    if let Some((_, _, permits, from, _)) = open {
-                        spends.push((from, permits));
-                    }
+                _ => {
                     let block = desk.block(sessions[who], "k", count);
                     let valid = u64::try_from(block.valid_for.as_nanos()).unwrap();
-                    if let Some(grant) = block.grant {
-                        if what == 2 {
-                            lent = Some((who, grant, block.permits, desk.now, late));
-                        } else {
-                            spends.push((desk.now + if late { valid } else { 0 }, block.permits));
-                        }
-                    }
+                    let times = [desk.now, desk.now + valid];
+                    lent.extend(block.grant.map(|grant| (who, grant, block.permits, times, late)));
                     prop_assert_eq!(block.permits > 0, block.decision.allowed);
                 }
             }
         }
-        if let Some((_, _, permits, from, _)) = lent {
-            spends.push((from, permits));
-        }
+        // A block that is not given back is spent at one end of its validity.
+        spends.extend(lent.iter().map(|(_, _, permits, times, late)| {
+            (times[usize::from(*late)], *permits)
+        }));
         prop_assert!(is_lawful(&limit, &mut spends), "{:?}", spends);
     }
 }
@@ -132,6 +125,22 @@ fn blocks_of_one_instant_come_back_whole() {
         desk.ask(session, &Request::GiveBack { grant, unused });
     }
     assert_eq!(desk.peek(session, "k", 1).remaining, 20);
+}
+
+#[test]
+fn a_block_that_comes_back_leaves_a_later_one_its_time() {
+    let reset_after = |with_earlier: bool| {
+        let mut desk = Desk::new(&[], &["8/s gcra burst 3"]);
+        let session = desk.greet(1);
+        let earlier = with_earlier.then(|| desk.block(session, "k", 1).grant.unwrap());
+        desk.advance(SECOND / 10);
+        assert_eq!(desk.block(session, "k", 1).permits, 1);
+        if let Some(grant) = earlier {
+            desk.ask(session, &Request::GiveBack { grant, unused: 1 });
+        }
+        desk.peek(session, "k", 1).reset_after
+    };
+    assert_eq!(reset_after(true), reset_after(false));
 }
 
 #[test]

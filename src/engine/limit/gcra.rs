@@ -16,19 +16,27 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct Gcra {
     arrival: Fine,
-    /// Only few have given back something.
-    refunds: Option<Box<Refunds>>,
+    /// Only few have given back something, or lent.
+    past: Option<Box<Past>>,
 }
 
-/// By how much charges have moved to earlier times, because others were taken back. Marks are
-/// times as they would be without.
-#[derive(Clone, Debug)]
-struct Refunds {
-    /// All of it, in nanoseconds.
+/// By how much charges have moved to earlier times, because others were taken back, and what was
+/// lent last. Marks are times as they would be without.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    /// All that charges have moved, in nanoseconds.
     moved: u64,
     /// The lowest mark that was taken back. Charges with higher ones are taken to have moved by
     /// all: never by too little, so that a refund is never too large.
     from: u64,
+    /// The mark of what was lent last, and when that may be used at the latest.
+    lent: (u64, Timestamp),
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self { moved: 0, from: u64::MAX, lent: (0, Timestamp::ZERO) }
+    }
 }
 
 /// An instant in units of a nanosecond divided by `max_requests`: high and low half, so that it
@@ -78,20 +86,23 @@ impl Gcra {
     /// refund is never too large.
     fn mark(&self, rate: Rate) -> u64 {
         let arrival = self.arrival.value() / u128::from(rate.max_requests());
-        let moved = self.refunds.as_ref().map_or(0, |refunds| refunds.moved);
+        let moved = self.past.as_ref().map_or(0, |past| past.moved);
         u64::try_from(arrival).unwrap_or(u64::MAX).saturating_add(moved)
     }
 
     /// Gives back that part of a charge which has not been worked off: what came before it was
-    /// worked off first.
+    /// worked off first. What was lent after it may be used later, as if nothing were worked off
+    /// until then.
     pub(super) fn refund(&mut self, now: Timestamp, rate: Rate, mark: u64, cost: u64) {
-        let moved = self.refunds.as_ref().filter(|refunds| refunds.from <= mark);
-        let arrival = mark.saturating_sub(moved.map_or(0, |refunds| refunds.moved));
+        let past = self.past.as_deref().copied().unwrap_or_default();
+        let moved = if past.from <= mark { past.moved } else { 0 };
+        let arrival = mark.saturating_sub(moved);
+        let from = if mark < past.lent.0 { now.max(past.lent.1) } else { now };
         let left = if mark == self.mark(rate) {
             // Nothing was charged since: to the fraction of a nanosecond.
             self.debt(now, rate)
         } else {
-            fine(Timestamp::from_nanos(arrival), rate).saturating_sub(fine(now, rate))
+            fine(Timestamp::from_nanos(arrival), rate).saturating_sub(fine(from, rate))
         };
         let back = left.min(cell(rate).saturating_mul(u128::from(cost)));
         if back == 0 {
@@ -99,9 +110,9 @@ impl Gcra {
         }
         self.arrival = Fine::new(self.arrival.value().saturating_sub(back));
         let nanos = back.div_ceil(u128::from(rate.max_requests()));
-        let refunds = self.refunds.get_or_insert_with(|| Refunds { moved: 0, from: mark }.into());
-        refunds.moved = refunds.moved.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX));
-        refunds.from = refunds.from.min(mark);
+        let past = self.past.get_or_insert_default();
+        past.moved = past.moved.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX));
+        past.from = past.from.min(mark);
     }
 
     pub(super) fn remaining(&self, now: Timestamp, (rate, burst): (Rate, u64)) -> u64 {
@@ -130,11 +141,13 @@ impl Gcra {
         let quarter = bucket / u128::from(rate.max_requests()) / 4;
         let quarter = Duration::from_nanos(u64::try_from(quarter).unwrap_or(u64::MAX));
         let valid_for = quarter.min(rate.in_seconds() / 10);
-        let last_use = fine(now + drifted(valid_for), rate);
+        let last_use = now + drifted(valid_for);
         let permits = wanted.min(self.remaining(now, (rate, burst)));
         if permits > 0 {
-            let from = self.arrival.value().max(last_use);
+            let from = self.arrival.value().max(fine(last_use, rate));
             self.arrival = Fine::new(from.saturating_add(cell(rate) * u128::from(permits)));
+            let mark = self.mark(rate);
+            self.past.get_or_insert_default().lent = (mark, last_use);
         }
         Claim { permits, valid_for, mark: self.mark(rate) }
     }
@@ -150,7 +163,7 @@ impl Gcra {
 
     /// The same again.
     pub(super) fn restore(rate: Rate, (arrival, part): (Timestamp, u64)) -> Self {
-        Self { arrival: Fine::new(fine(arrival, rate) + u128::from(part)), refunds: None }
+        Self { arrival: Fine::new(fine(arrival, rate) + u128::from(part)), past: None }
     }
 
     /// How many permits more are worked off by `arrival`; `None` if not even those that are used.
@@ -184,7 +197,7 @@ impl Gcra {
     }
 
     fn of_debt(now: Timestamp, rate: Rate, debt: u128) -> Self {
-        Self { arrival: Fine::new(fine(now, rate).saturating_add(debt)), refunds: None }
+        Self { arrival: Fine::new(fine(now, rate).saturating_add(debt)), past: None }
     }
 }
 
