@@ -58,7 +58,7 @@ impl Desk {
         self.by_routing_id.len()
     }
 
-    /// From now on the session is where this connection is.
+    /// From now on the session is where this connection is, and nowhere else.
     pub(super) fn settle(&mut self, session: SessionId, routing_id: &[u8]) {
         let place = session.place();
         if self.connections.len() <= place {
@@ -68,6 +68,8 @@ impl Desk {
             && *before.routing_id != *routing_id
         {
             self.by_routing_id.remove(&before.routing_id);
+            // What it would hear there it asks again here: nothing of that is lost.
+            self.full.retain(|letter| letter.frames.get(0) != Some(&before.routing_id));
         }
         let routing_id: RoutingId = routing_id.into();
         self.by_routing_id.insert(routing_id.clone(), session);
@@ -163,4 +165,30 @@ impl Connection {
 /// What a client says of itself.
 pub(super) fn client_info(hello: &Hello<'_>) -> ClientInfo {
     ClientInfo { name: hello.name.into(), host: hello.host.into(), pid: hello.pid }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Bounds, Machine, Rate, Rules};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn nothing_is_sent_where_a_session_is_no_more() {
+        let rules = Rules::of_rate(Rate::new(1, 1.0).unwrap());
+        let mut machine =
+            Machine::<()>::new(Timestamp::ZERO, rules, Duration::ZERO, Bounds::default());
+        let (session, _) = machine.greet(Timestamp::ZERO, [1; 16], ClientInfo::default()).unwrap();
+        let mut desk = Desk::default();
+        desk.settle(session, b"old");
+        for request in 0..=ITEMS_MAX as u64 {
+            desk.reply(session, RequestId(request), &Reply::Done);
+        }
+        desk.settle(session, b"new");
+        desk.reply(session, RequestId(0), &Reply::Done);
+        let letters = desk.letters();
+        let to = |letter: &Letter| letter.frames.get(0) == Some(b"new");
+        assert!(letters.iter().all(to), "{letters:?}");
+        assert_eq!(letters.len(), 1);
+    }
 }

@@ -15,6 +15,10 @@ use zmqlocker::wire::request::{ClientItem, Items};
 use crate::keys::KEYS;
 use crate::witness::Witness;
 
+/// A message is sent when it has so many bytes: far fewer than at a real server, so that a batch
+/// fills several.
+const FULL: usize = 150;
+
 /// A connection, by a number that is never used again.
 pub type ConnectionId = u64;
 
@@ -27,7 +31,7 @@ pub struct Server {
     sessions: BTreeMap<ConnectionId, SessionId>,
     connections: BTreeMap<SessionId, Connection>,
     names: BTreeMap<SessionId, usize>,
-    problems: Vec<(ConnectionId, Vec<u8>)>,
+    full: Vec<Letter>,
 }
 
 struct Connection {
@@ -58,7 +62,7 @@ impl Server {
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
             names: BTreeMap::new(),
-            problems: Vec::new(),
+            full: Vec::new(),
         }
     }
 
@@ -84,6 +88,8 @@ impl Server {
                     self.write(session, None, |body| encode_heard(body, number));
                 }
                 (ClientItem::Cancel(id), Some(session)) => {
+                    // Whose turn has come before is seen to have left its queue first.
+                    self.tick(now);
                     self.witness.cancel(self.names[&session], id);
                     self.handle(now, Input::Cancel(session, id));
                 }
@@ -93,7 +99,8 @@ impl Server {
                     let problem = Problem { code: Code::UnknownSession, message };
                     let mut body = Vec::new();
                     encode_problem(&mut body, &problem);
-                    return self.problems.push((from, body));
+                    let frames = Frames::from_iter([body.as_slice()]);
+                    return self.full.push(Letter { to: from, frames, answers: None });
                 }
                 (item, _) => panic!("a client says {item:?}"),
             }
@@ -130,6 +137,7 @@ impl Server {
         // Whoever leaves a queue at this instant has left it before others move up.
         replies.sort_by_key(|(_, _, reply)| match reply {
             Reply::Decision(decision) => decision.allowed,
+            Reply::Block(block) => block.permits > 0,
             _ => false,
         });
         for (client, request, reply) in replies {
@@ -142,6 +150,7 @@ impl Server {
             && before.id != id
         {
             self.sessions.remove(&before.id);
+            self.full.retain(|letter| letter.to != before.id);
         }
         self.sessions.insert(id, session);
         self.connections.insert(session, Connection { id, body: vec![], answered: vec![] });
@@ -156,22 +165,27 @@ impl Server {
         if let Some(connection) = self.connections.get_mut(&session) {
             encode(&mut connection.body);
             connection.answered.extend(request);
+            if connection.body.len() > FULL {
+                self.full.push(connection.finish(session));
+            }
         }
     }
 
     pub fn letters(&mut self) -> Vec<Letter> {
-        let problem = |(to, body): (ConnectionId, Vec<u8>)| {
-            let frames = Frames::from_iter([body.as_slice()]);
-            Letter { to, frames, answers: None }
-        };
-        let mut letters: Vec<_> = self.problems.drain(..).map(problem).collect();
+        let mut letters = std::mem::take(&mut self.full);
         for (session, connection) in &mut self.connections {
             if !connection.body.is_empty() {
-                let frames = Frames::from_iter([std::mem::take(&mut connection.body).as_slice()]);
-                let answers = Some((*session, std::mem::take(&mut connection.answered)));
-                letters.push(Letter { to: connection.id, frames, answers });
+                letters.push(connection.finish(*session));
             }
         }
         letters
+    }
+}
+
+impl Connection {
+    fn finish(&mut self, session: SessionId) -> Letter {
+        let frames = Frames::from_iter([std::mem::take(&mut self.body).as_slice()]);
+        let answers = Some((session, std::mem::take(&mut self.answered)));
+        Letter { to: self.id, frames, answers }
     }
 }

@@ -1,6 +1,6 @@
 //! What one run of the server granted, when, and in which order: seen from beside the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zmqlocker::engine::{Block, Reply, Request, RequestId};
 use zmqlocker::time::Timestamp;
@@ -18,6 +18,8 @@ pub struct Witness {
     granted: BTreeMap<Ask, u64>,
     /// Who waits for a key, first come first.
     queues: BTreeMap<String, Vec<Ask>>,
+    /// Whose place in a queue went with a connection.
+    lost: BTreeSet<Ask>,
     /// When the slots of a key began.
     slots: BTreeMap<String, Vec<u64>>,
 }
@@ -29,6 +31,7 @@ impl Witness {
             Request::Block { key, .. } => *key,
             _ => return,
         };
+        self.lost.remove(&(client, id));
         self.keys.insert((client, id), key.as_str().to_owned());
     }
 
@@ -38,7 +41,9 @@ impl Witness {
 
     pub fn lose(&mut self, client: usize, requests: &[RequestId]) {
         for queue in self.queues.values_mut() {
-            queue.retain(|(waiter, _)| *waiter != client);
+            let (gone, stay) = queue.drain(..).partition(|(waiter, _)| *waiter == client);
+            *queue = stay;
+            self.lost.extend::<Vec<_>>(gone);
         }
         for id in requests {
             self.granted.remove(&(client, *id));
@@ -92,6 +97,11 @@ impl Witness {
         for queue in self.queues.values_mut() {
             queue.retain(|waiter| *waiter != ask);
         }
+    }
+
+    /// Whether the server waits no more with a request that it has not answered.
+    pub fn has_lost(&self, client: usize, id: RequestId) -> bool {
+        self.lost.contains(&(client, id))
     }
 
     /// When a request was granted.

@@ -24,6 +24,7 @@ const GRACE: u64 = 100 * MILLI + 10_000;
 enum Event {
     ToServer(ConnectionId, Frames),
     ServerTick,
+    ServerGoesOn,
     Disturb,
     Client(usize, Happening),
 }
@@ -66,6 +67,8 @@ pub struct World {
     sequence: u64,
     connections: BTreeMap<ConnectionId, Connection>,
     tick_at: Option<u64>,
+    /// What has come to the server since it stands still, if it does.
+    inbox: Option<Vec<(ConnectionId, Frames)>>,
 }
 
 impl World {
@@ -87,6 +90,7 @@ impl World {
             sequence: 0,
             connections: BTreeMap::new(),
             tick_at: None,
+            inbox: None,
             random,
         };
         for client in 0..count {
@@ -106,16 +110,26 @@ impl World {
             }
             self.now = at;
             match event {
-                Event::ToServer(from, message) => {
-                    if self.connections[&from].is_alive {
+                Event::ToServer(from, message) if self.connections[&from].is_alive => {
+                    match &mut self.inbox {
+                        Some(inbox) => inbox.push((from, message)),
+                        None => self.server.receive(self.server_time(), from, &message),
+                    }
+                }
+                Event::ToServer(..) => {}
+                Event::ServerTick => self.tick_at = None,
+                Event::ServerGoesOn => {
+                    // It takes in all that has come before it answers.
+                    for (from, message) in self.inbox.take().unwrap_or_default() {
                         self.server.receive(self.server_time(), from, &message);
                     }
                 }
-                Event::ServerTick => self.tick_at = None,
                 Event::Disturb => self.disturb(),
                 Event::Client(client, happening) => self.happen(client, happening),
             }
-            self.serve();
+            if self.inbox.is_none() {
+                self.serve();
+            }
         }
         self.now = until;
     }
@@ -198,6 +212,10 @@ impl World {
                 self.cut(client);
             }
             17 => self.restart(),
+            18 if self.inbox.is_none() => {
+                self.inbox = Some(Vec::new());
+                self.after(MILLI, 3 * SECOND, Event::ServerGoesOn);
+            }
             _ => {}
         }
         self.after(50 * MILLI, 1_500 * MILLI, Event::Disturb);
@@ -222,6 +240,7 @@ impl World {
         let before = std::mem::replace(&mut self.server, next);
         self.past.insert(before.run, before.witness);
         self.tick_at = None;
+        self.inbox = self.inbox.take().map(|_| Vec::new());
         // Limits start anew: what the run before had lent is spent no more.
         for client in &mut self.clients {
             client.spendings.clear();
@@ -367,6 +386,10 @@ impl World {
             let late = client.local(self.now).since(deadline).as_nanos();
             let woken = self.now == client.paused_until;
             assert!(late <= GRACE.into() || woken, "{id:?} {doing:?} is late by {late} ns");
+        }
+        let on = client.connection.filter(|on| self.connections[on].is_alive);
+        if *outcome == Outcome::Late && on.is_some_and(|on| self.connections[&on].run == run) {
+            assert!(!self.server.witness.has_lost(number, id), "{id:?} waits where nobody knows");
         }
         let decision = allowed(outcome).cloned();
         let granted_at = || {
