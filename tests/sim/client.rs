@@ -11,8 +11,10 @@ use zmqlocker::engine::{
 use zmqlocker::spending::{Spending, Spent};
 use zmqlocker::time::Timestamp;
 
+use crate::clock::Clock;
 use crate::keys::{ACCOUNT, LENT};
 use crate::random::Random;
+use crate::scenario::Scenario;
 use crate::server::ConnectionId;
 
 pub const LINK: LinkId = LinkId(0);
@@ -76,13 +78,12 @@ pub struct Client {
     pub spendings: BTreeMap<&'static str, Spending<(u64, GrantId)>>,
     /// For which instant it is to be woken, so that it is not asked for twice.
     pub wake_at: Option<u64>,
-    base: u64,
-    /// How many thousandths its clock is fast.
-    skew: i64,
+    clock: Clock,
+    scenario: Scenario,
 }
 
 impl Client {
-    pub fn new(number: usize, random: &mut Random) -> Self {
+    pub fn new(number: usize, scenario: Scenario, skew: i64, random: &mut Random) -> Self {
         let name = [u8::try_from(number).unwrap(); 16];
         Self {
             conversation: Conversation::new(1, name, ClientInfo::default()),
@@ -94,22 +95,19 @@ impl Client {
             held: Vec::new(),
             spendings: BTreeMap::new(),
             wake_at: None,
-            base: random.range(0, 1 << 40),
-            skew: random.pick(&[-2, -1, 0, 1, 2]),
+            clock: Clock { base: random.range(0, 1 << 40), skew },
+            scenario,
         }
     }
 
     /// What its clock shows.
     pub fn local(&self, true_time: u64) -> Timestamp {
-        let drift = i64::try_from(true_time).unwrap() / 1000 * self.skew;
-        Timestamp::from_nanos((self.base + true_time).checked_add_signed(drift).unwrap())
+        self.clock.local(true_time)
     }
 
     /// When its clock shows `local` at the latest.
     pub fn true_time(&self, local: Timestamp) -> u64 {
-        let shown = u128::from(local.as_nanos().saturating_sub(self.base));
-        let rate = u128::from(1000_u64.checked_add_signed(self.skew).unwrap());
-        u64::try_from(shown * 1000 / rate).unwrap() + 1000
+        self.clock.true_time(local)
     }
 
     pub fn handle(&mut self, now: u64, input: &Input<'_>) {
@@ -134,6 +132,9 @@ impl Client {
 
     /// Asks for whatever it comes to its mind.
     pub fn act(&mut self, now: u64, random: &mut Random, used: &mut dyn FnMut(&'static str, u64)) {
+        if self.scenario.leases_only {
+            return self.wait_for_lease(now, random);
+        }
         let timeout = random.range(50, 2_500) * MILLI;
         let nanos = random.range(1, timeout + 1);
         let wait =
@@ -148,9 +149,7 @@ impl Client {
             }
             4 | 5 => {
                 let key = random.pick(&["lock", "pool"]);
-                let ttl = Duration::from_millis(random.range(100, 900));
-                let request = acquire(key, 1, wait, Hold::lease(ttl).unwrap());
-                self.ask(now, Doing::Lease { key }, &request, timeout);
+                self.ask_lease(now, random, key, wait, timeout);
             }
             6 => {
                 let cost = random.range(1, 10);
@@ -159,6 +158,27 @@ impl Client {
             }
             _ => self.spend(now, random, used),
         }
+    }
+
+    fn wait_for_lease(&mut self, now: u64, random: &mut Random) {
+        let timeout = random.range(1, 20) * 1_000 * MILLI;
+        let key = random.pick(&["lock", "pool"]);
+        let wait = Wait::UpTo(Duration::from_nanos(timeout));
+        self.ask_lease(now, random, key, wait, Some(timeout));
+    }
+
+    fn ask_lease(
+        &mut self,
+        now: u64,
+        random: &mut Random,
+        key: &'static str,
+        wait: Wait,
+        timeout: Option<u64>,
+    ) {
+        let (least, most) = self.scenario.ttl;
+        let ttl = Duration::from_nanos(random.range(least, most));
+        let request = acquire(key, 1, wait, Hold::lease(ttl).unwrap());
+        self.ask(now, Doing::Lease { key }, &request, timeout);
     }
 
     /// Spends out of blocks, and asks for another one.

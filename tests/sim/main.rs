@@ -4,8 +4,10 @@
 //! `SIM_SEEDS=10000 cargo test --test sim` tries more seeds than usual.
 
 mod client;
+mod clock;
 mod keys;
 mod random;
+mod scenario;
 mod server;
 mod witness;
 mod world;
@@ -15,6 +17,7 @@ use std::panic::{self, AssertUnwindSafe};
 use zmqlocker::engine::{ClientInfo, Cost, Input, Key, Output, Reply, Request, RequestId};
 
 use crate::keys::{ACCOUNT, ACCOUNT_LIMIT, KEYS, Law};
+use crate::scenario::{EVERYTHING, LEASES, Scenario};
 use crate::world::{SECOND, World};
 
 const SEEDS: u64 = 200;
@@ -32,9 +35,9 @@ fn remaining(world: &mut World, key: &str, number: u64) -> u64 {
     }
 }
 
-fn simulate(seed: u64) {
-    let mut world = World::new(seed);
-    world.run(world.calm_from + 10 * SECOND);
+fn simulate(scenario: Scenario, seed: u64) {
+    let mut world = World::new(scenario, seed);
+    world.run(world.calm_from + scenario.calm);
     world.check_uses();
     for client in world.clients.iter().filter(|client| !client.is_dead) {
         assert!(client.asked.is_empty(), "without an end: {:?}", client.asked);
@@ -60,12 +63,21 @@ fn simulate(seed: u64) {
     assert_eq!(world.server.machine.poll_timeout(), None);
 }
 
-#[test]
-fn the_promises_hold_whatever_fails() {
+fn simulate_all(scenario: Scenario) {
     let seeds = std::env::var("SIM_SEEDS").ok().map_or(SEEDS, |seeds| seeds.parse().unwrap());
     let first = std::env::var("SIM_FIRST").ok().map_or(1, |seed| seed.parse().unwrap());
     for seed in first..first + seeds {
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| simulate(seed)));
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| simulate(scenario, seed)));
         assert!(outcome.is_ok(), "seed {seed} fails: SIM_FIRST={seed} SIM_SEEDS=1 tries it alone");
     }
+}
+
+#[test]
+fn the_promises_hold_whatever_fails() {
+    simulate_all(EVERYTHING);
+}
+
+#[test]
+fn no_lease_is_held_by_two_however_their_clocks_differ() {
+    simulate_all(LEASES);
 }

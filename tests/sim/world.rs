@@ -8,8 +8,10 @@ use zmqlocker::time::Timestamp;
 use zmqlocker::wire::Frames;
 
 use crate::client::{Client, Doing, Held, LINK, Later, allowed};
+use crate::clock::Clock;
 use crate::keys::{ACCOUNT, KEYS, Law, check, law_of};
 use crate::random::Random;
+use crate::scenario::Scenario;
 use crate::server::{ConnectionId, Server};
 use crate::witness::Witness;
 
@@ -50,6 +52,8 @@ struct Connection {
 
 pub struct World {
     pub now: u64,
+    scenario: Scenario,
+    server_clock: Clock,
     pub random: Random,
     pub server: Server,
     pub clients: Vec<Client>,
@@ -72,16 +76,23 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(scenario: Scenario, seed: u64) -> Self {
         let mut random = Random(seed);
         let now = 10 * SECOND;
         let count = usize::try_from(random.range(2, 7)).unwrap();
-        let clients = (0..count).map(|number| Client::new(number, &mut random)).collect();
+        let server_clock = Clock { base: 0, skew: random.pick(scenario.server_skews) };
+        let mut client = |number| {
+            let skew = server_clock.skew + random.pick(scenario.client_skews);
+            Client::new(number, scenario, skew, &mut random)
+        };
+        let clients = (0..count).map(&mut client).collect();
         let mut world = Self {
             now,
-            server: Server::new(Timestamp::from_nanos(now), 1),
+            scenario,
+            server_clock,
+            server: Server::new(server_clock.local(now), 1),
             clients,
-            calm_from: now + 10 * SECOND,
+            calm_from: now + scenario.length,
             deaths: 0,
             uses: BTreeMap::new(),
             account: BTreeMap::new(),
@@ -135,7 +146,7 @@ impl World {
     }
 
     pub fn server_time(&self) -> Timestamp {
-        Timestamp::from_nanos(self.now)
+        self.server_clock.local(self.now)
     }
 
     fn at(&mut self, at: u64, event: Event) {
@@ -174,7 +185,8 @@ impl World {
                 }
             }
         }
-        let due = self.server.machine.poll_timeout().map(Timestamp::as_nanos);
+        let due = self.server.machine.poll_timeout();
+        let due = due.map(|due| self.server_clock.true_time(due).max(self.now));
         if due != self.tick_at
             && let Some(due) = due
         {
@@ -185,7 +197,8 @@ impl World {
 
     /// Puts a message under way; none overtakes another one of the same connection.
     fn deliver(&mut self, on: ConnectionId, direction: usize, event: Event) {
-        let most = if self.random.one_in(40) { 200 * MILLI } else { 3 * MILLI };
+        let most =
+            if self.random.one_in(self.scenario.slow_one_in) { 200 * MILLI } else { 3 * MILLI };
         let at = self.now + self.random.range(MILLI / 20, most);
         let connection = self.connections.get_mut(&on).unwrap();
         let at = at.max(connection.last_delivery[direction]);
@@ -211,7 +224,7 @@ impl World {
                 self.clients[client].is_dead = true;
                 self.cut(client);
             }
-            17 => self.restart(),
+            17 if !self.scenario.leases_only => self.restart(),
             18 if self.inbox.is_none() => {
                 self.inbox = Some(Vec::new());
                 self.after(MILLI, 3 * SECOND, Event::ServerGoesOn);
@@ -269,7 +282,8 @@ impl World {
             Happening::Down => {
                 client.connection = None;
                 client.handle(self.now, &Input::Down(LINK));
-                self.after(MILLI, 1_500 * MILLI, Event::Client(number, Happening::Up));
+                let down_max = self.scenario.down_max;
+                self.after(MILLI, down_max, Event::Client(number, Happening::Up));
             }
             Happening::Up => self.connect(number),
             Happening::Wake => {
@@ -305,15 +319,16 @@ impl World {
         match later {
             Later::Act if now < self.calm_from => {
                 let uses = &mut self.uses;
+                let at = self.server_clock.local(now).as_nanos();
                 let mut note = |key, permits| {
-                    uses.entry((run, key)).or_default().push((now, permits));
+                    uses.entry((run, key)).or_default().push((at, permits));
                 };
                 client.act(now, &mut self.random, &mut note);
                 let asked = client.asked.last_key_value().map(|(id, _)| *id);
                 if let Some(id) = asked.filter(|_| self.random.one_in(8)) {
                     self.later(number, 0, 500 * MILLI, Later::Forget(id));
                 }
-                self.later(number, 5 * MILLI, 200 * MILLI, Later::Act);
+                self.later(number, 5 * MILLI, self.scenario.idle_max, Later::Act);
             }
             Later::Act => {}
             Later::Forget(id) => {
@@ -414,7 +429,8 @@ impl World {
                     return self.later(number, 0, SECOND, Later::Decline { id });
                 }
                 client.held.push(Held { run, key, grant });
-                self.later(number, 0, 1_500 * MILLI, Later::Release { grant });
+                let hold_max = self.scenario.ttl.1 * 5 / 3;
+                self.later(number, 0, hold_max, Later::Release { grant });
             }
             (Doing::Reserve { cost }, Some(decision)) => {
                 self.use_up(run, ACCOUNT, cost, granted_at());
