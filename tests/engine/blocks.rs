@@ -52,7 +52,8 @@ proptest! {
                     let reply = desk.ask(sessions[who], &Request::GiveBack { grant, unused });
                     let is_back = reply == Reply::Done;
                     let end = if is_back { desk.now.min(until) } else { until };
-                    spends.push((if late { end } else { from }, if is_back { permits - unused } else { permits }));
+                    let spent = if is_back { permits - unused } else { permits };
+                    spends.push((if late { end } else { from }, spent));
                     let again = Request::GiveBack { grant, unused };
                     let reply = desk.ask(sessions[who], &again);
                     prop_assert_eq!(code(&reply), Some(Code::NotHeld));
