@@ -248,11 +248,9 @@ class LockerClient(Locking[Lock]):
         on_failure: str | None = None,
     ) -> Decision:
         """Ask for `cost` permits of `key`, and do not wait for them."""
-
-        def start(future: asyncio.Future[Any]) -> int:
-            return self._core.acquire(future, False, key, cost, timeout, on_failure)
-
-        decision: Decision = await self._ask(start)
+        decision: Decision = await self._ask(
+            self._core.acquire, False, key, cost, timeout, on_failure
+        )
         return decision
 
     async def try_acquire_many(
@@ -263,8 +261,18 @@ class LockerClient(Locking[Lock]):
         on_failure: str | None = None,
     ) -> list[Decision]:
         """Ask for permits of many keys at once, each by itself."""
-        asked = (self.try_acquire(key, timeout=timeout, on_failure=on_failure) for key in keys)
-        return await asyncio.gather(*asked)
+        requests: list[int] = []
+        how = (None, timeout, on_failure)
+        try:
+            answers: list[asyncio.Future[Decision]] = [
+                self._begin(requests, self._core.acquire, False, key, *how) for key in keys
+            ]
+            await asyncio.gather(*answers, return_exceptions=True)
+        except BaseException:
+            self._core.decline(requests)
+            raise
+        self._core.settle(requests)
+        return [answer.result() for answer in answers]
 
     async def acquire(
         self,
@@ -392,7 +400,17 @@ class LockerClient(Locking[Lock]):
 
     async def _release(self, held: _zmqlocker.Held) -> None:
         """Give a lease back. Whoever is cancelled meanwhile has given it back all the same."""
-        await self._ask(self._core.release, held, decline=False)
+        requests: list[int] = []
+        future = self._begin(requests, self._core.release, held)
+
+        def settle(done: asyncio.Future[Any]) -> None:
+            self._core.settle(requests)
+            # Whoever was cancelled does not come for what went wrong.
+            if not done.cancelled():
+                done.exception()
+
+        future.add_done_callback(settle)
+        await asyncio.shield(future)
 
     async def _news(self, timeout: float) -> None:
         """Wait until something has come from a server, or for so long."""
@@ -432,7 +450,20 @@ class LockerClient(Locking[Lock]):
             except Forgotten:
                 left = None if deadline is None else max(deadline - loop.time(), 1e-9)
 
-    async def _ask(self, start: Callable[..., int], *arguments: Any, decline: bool = True) -> Any:
+    async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
+        requests: list[int] = []
+        try:
+            return await self._begin(requests, start, *arguments)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._core.decline(requests)
+            raise
+        finally:
+            self._core.settle(requests)
+
+    def _begin(
+        self, requests: list[int], start: Callable[..., int], *arguments: Any
+    ) -> asyncio.Future[Any]:
+        """Ask, and put the number of the request to `requests`: to be settled or declined."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._attach(loop)
@@ -440,16 +471,11 @@ class LockerClient(Locking[Lock]):
             message = "the client belongs to another event loop: make one in each"
             raise RuntimeError(message)
         future: asyncio.Future[Any] = loop.create_future()
-        request = start(future, *arguments)
+        requests.append(start(future, *arguments))
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
-        try:
-            return await future
-        except (asyncio.CancelledError, GeneratorExit):
-            if decline and not self._closed:
-                self._core.decline(request)
-            raise
+        return future
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the running event loop watch the sockets."""
@@ -482,9 +508,7 @@ class LockerClient(Locking[Lock]):
             return
         for news in self._news_waiters:
             _resolve(news)
-        if self._core.collect():
-            # Behind the tasks that these futures have woken.
-            self._loop.call_soon(self._core.settle)
+        self._core.collect()
         due = self._core.poll_timeout()
         if due is None:
             return

@@ -310,16 +310,16 @@ impl Client {
         self.connections()?.look()
     }
 
-    /// Nobody wants the answer to this request any more: what was granted with it goes back.
-    pub fn forget(&self, request: RequestId) {
+    /// Nobody wants the answers to these requests any more: what was granted with them goes back.
+    pub fn forget(&self, requests: impl IntoIterator<Item = RequestId>) {
         if let Ok(connections) = self.connections() {
-            connections.forget(request);
+            connections.forget(requests);
         }
     }
 
     /// The outcomes that were collected are in the hands of those who asked: they are not given
     /// back any more.
-    pub fn settle(&self, requests: &[RequestId]) {
+    pub fn settle(&self, requests: impl IntoIterator<Item = RequestId>) {
         if let Ok(connections) = self.connections() {
             connections.settle(requests);
         }

@@ -174,14 +174,14 @@ impl Connections {
         self.descriptor
     }
 
-    /// The event loop does not want the outcome of a request any more.
-    pub(super) fn forget(&self, request: RequestId) {
-        self.lock().leave([request]);
+    /// Nobody wants the outcomes of these any more.
+    pub(super) fn forget(&self, requests: impl IntoIterator<Item = RequestId>) {
+        self.lock().leave(requests);
     }
 
     /// The event loop has these outcomes, and keeps them.
-    pub(super) fn settle(&self, requests: &[RequestId]) {
-        self.lock().settle(requests.iter().copied());
+    pub(super) fn settle(&self, requests: impl IntoIterator<Item = RequestId>) {
+        self.lock().settle(requests);
     }
 
     /// Whether a server was heard since a request was last given up.

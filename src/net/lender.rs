@@ -172,7 +172,7 @@ impl Lender {
     /// Nobody waits for what was asked for ahead any more: it is here, or it goes back.
     fn end_ahead(&self, state: &mut State) {
         let Some(ahead) = state.ahead.take() else { return };
-        self.client.forget(ahead.request);
+        self.client.forget([ahead.request]);
         if let Some(Outcome::Reply(link, Reply::Block(block))) = ahead.mailbox.take() {
             let granted = block.grant.map(|grant| Granted::new(link, grant));
             state.spending.receive(BootClock.now(), ahead.sent_at, &block, granted);

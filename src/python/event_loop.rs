@@ -33,8 +33,6 @@ use crate::time::{Clock, Timestamp};
 pub(super) struct EventLoopClient {
     client: Py<LockerClient>,
     waiting: Mutex<BTreeMap<RequestId, Waiting>>,
-    /// The requests whose futures were resolved since the event loop settled them last.
-    resolved: Mutex<Vec<RequestId>>,
 }
 
 /// A future, and what it is to become.
@@ -165,7 +163,7 @@ impl EventLoopClient {
 impl EventLoopClient {
     #[new]
     fn new(client: Py<LockerClient>) -> Self {
-        Self { client, waiting: Mutex::default(), resolved: Mutex::default() }
+        Self { client, waiting: Mutex::default() }
     }
 
     /// The descriptor that an event loop watches.
@@ -178,13 +176,10 @@ impl EventLoopClient {
         self.client().poll_timeout().map(|length| length.as_secs_f64())
     }
 
-    /// Sends what was asked and resolves the futures whose answers have come. Whether any has.
-    fn collect(&self, py: Python<'_>) -> PyResult<bool> {
-        let outcomes = self.client().collect()?;
-        let any = !outcomes.is_empty();
-        for (id, outcome) in outcomes {
+    /// Sends what was asked and resolves the futures whose answers have come.
+    fn collect(&self, py: Python<'_>) -> PyResult<()> {
+        for (id, outcome) in self.client().collect()? {
             let Some(waiting) = self.waiting().remove(&id) else { continue };
-            self.resolved.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             let future = waiting.future.bind(py);
             if future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
                 continue;
@@ -197,28 +192,29 @@ impl EventLoopClient {
                 }
             };
         }
-        Ok(any)
+        Ok(())
     }
 
-    /// The tasks whose futures were resolved have run: what they did not decline is theirs.
-    fn settle(&self) {
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        self.client().settle(&resolved);
-        resolved.clear();
+    /// Whoever asked has the answers to these requests, and keeps them.
+    fn settle(&self, requests: Vec<u64>) {
+        self.client().settle(requests.into_iter().map(RequestId));
     }
 
-    /// Nobody wants the answer to a request any more, even if it has come: what was granted with it
-    /// goes back.
-    fn decline(&self, request: u64) {
-        self.waiting().remove(&RequestId(request));
-        self.client().forget(RequestId(request));
+    /// Nobody wants the answers to these requests any more, even those that have come: what was
+    /// granted with them goes back.
+    fn decline(&self, requests: Vec<u64>) {
+        let requests = requests.into_iter().map(RequestId);
+        for request in requests.clone() {
+            self.waiting().remove(&request);
+        }
+        self.client().forget(requests);
     }
 
     /// All requests that are under way end with this exception.
     fn abandon(&self, py: Python<'_>, exception: &Bound<'_, PyAny>) -> PyResult<()> {
         let waiting = std::mem::take(&mut *self.waiting());
-        for (id, waiting) in waiting {
-            self.client().forget(id);
+        self.client().forget(waiting.keys().copied());
+        for waiting in waiting.into_values() {
             let future = waiting.future.bind(py);
             if !future.call_method0(pyo3::intern!(py, "done"))?.is_truthy()? {
                 future.call_method1(pyo3::intern!(py, "set_exception"), (exception,))?;

@@ -123,7 +123,7 @@ def test_permits_are_held_and_reservations_settled(server: LockerServer) -> None
     run(server, use)
 
 
-@pytest.mark.parametrize("key", ["tpm", "one"])
+@pytest.mark.parametrize("key", ["tpm", "one", "many"])
 def test_who_is_cancelled_at_any_step_holds_nothing(
     server: LockerServer, beside: zmqlocker.LockerClient, key: str
 ) -> None:
@@ -137,6 +137,9 @@ def test_who_is_cancelled_at_any_step_holds_nothing(
             if key == "one":
                 async with client.limit("one", ttl=3600.0):
                     await asyncio.sleep(0)
+            elif key == "many":
+                await client.try_acquire_many(["many", "many"])
+                entered += 2
             else:
                 await client.acquire("tpm")
                 entered += 1
@@ -153,7 +156,22 @@ def test_who_is_cancelled_at_any_step_holds_nothing(
         await client.peek(key)
 
     run(server, use)
-    wait_until(lambda: beside.peek(key).remaining == {"one": 1, "tpm": 1000 - entered}[key])
+    left = 1 if key == "one" else 1000 - entered
+    wait_until(lambda: beside.peek(key).remaining == left)
+
+
+def test_many_keys_of_which_one_is_none_take_nothing(
+    server: LockerServer, beside: zmqlocker.LockerClient
+) -> None:
+    async def use(client: LockerClient) -> None:
+        with pytest.raises(ConfigError, match="key"):
+            await client.try_acquire_many(["hour", ""])
+        # Where the server says no, the others have their answers, as for threads.
+        with pytest.raises(ConfigError, match="nobody"):
+            await client.try_acquire_many(["hour", "nobody"])
+
+    run(server, use)
+    assert beside.peek("hour").remaining == 2
 
 
 def test_who_is_cancelled_while_it_waits_leaves_the_queue(
