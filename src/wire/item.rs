@@ -2,7 +2,7 @@
 
 use crate::engine::{Code, Cost, Key, Problem};
 use crate::error::Error;
-use crate::wire::message_pack::{Malformed, Value, read};
+use crate::wire::message_pack::{Malformed, NIL, Value, read, take_byte, take_number, take_text};
 use crate::wire::seed::BYTES_MAX;
 
 /// The version of the protocol.
@@ -88,8 +88,15 @@ impl<'a> Body<'a> {
             return Err(Fault::fatal(format!("a message has at most {ITEMS_MAX} items")));
         }
         self.items += 1;
-        let Value::Array(left) = read(&mut self.rest)? else {
-            return Err(Fault::fatal("an item must be an array"));
+        let left = match self.rest.split_first() {
+            Some((head @ 0x90..=0x9f, behind)) => {
+                self.rest = behind;
+                (head & 0x0f).into()
+            }
+            _ => match read(&mut self.rest)? {
+                Value::Array(left) => left,
+                _ => return Err(Fault::fatal("an item must be an array")),
+            },
         };
         let mut fields = Fields { rest: self.rest, left };
         let item = parse(&mut fields);
@@ -116,14 +123,36 @@ impl<'a> Fields<'a> {
         self.left
     }
 
+    #[inline]
     pub(super) fn number(&mut self, name: &str) -> Result<u64, Fault> {
+        match self.take(take_number) {
+            Some(number) => Ok(number),
+            None => self.odd_number(name),
+        }
+    }
+
+    /// A number that is written as a signed one, or what is none.
+    #[cold]
+    fn odd_number(&mut self, name: &str) -> Result<u64, Fault> {
         match self.value()? {
             Value::Number(number) => Ok(number),
             _ => Err(not_a(name, "a whole number from 0 to 2^64 - 1")),
         }
     }
 
+    #[inline]
     pub(super) fn number_or_nil(&mut self, name: &str) -> Result<Option<u64>, Fault> {
+        if self.take(|rest| take_byte(rest, NIL).then_some(())).is_some() {
+            return Ok(None);
+        }
+        match self.take(take_number) {
+            Some(number) => Ok(Some(number)),
+            None => self.odd_number_or_nil(name),
+        }
+    }
+
+    #[cold]
+    fn odd_number_or_nil(&mut self, name: &str) -> Result<Option<u64>, Fault> {
         match self.value()? {
             Value::Nil => Ok(None),
             Value::Number(number) => Ok(Some(number)),
@@ -162,7 +191,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn cost(&mut self, name: &'static str) -> Result<Cost, Fault> {
-        let permits = match self.value()? {
+        let permits: i128 = match self.value()? {
             Value::Number(permits) => permits.into(),
             Value::Negative(permits) => permits.into(),
             _ => return Err(not_a(name, "a whole number")),
@@ -196,11 +225,30 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
+    #[inline]
     fn text_bytes(&mut self, name: &str) -> Result<&'a [u8], Fault> {
+        match self.take(take_text) {
+            Some(text) => Ok(text),
+            None => self.odd_text(name),
+        }
+    }
+
+    /// A text that is long, or what is none.
+    #[cold]
+    fn odd_text(&mut self, name: &str) -> Result<&'a [u8], Fault> {
         match self.value()? {
             Value::Text(bytes) => Ok(bytes),
             _ => Err(not_a(name, "text")),
         }
+    }
+
+    /// Takes the next element if it is what nearly always stands there. Otherwise nothing is taken.
+    #[inline]
+    fn take<T>(&mut self, take: impl FnOnce(&mut &'a [u8]) -> Option<T>) -> Option<T> {
+        let left = self.left.checked_sub(1)?;
+        let taken = take(&mut self.rest)?;
+        self.left = left;
+        Some(taken)
     }
 
     fn value(&mut self) -> Result<Value<'a>, Fault> {

@@ -68,6 +68,55 @@ pub(super) fn read<'a>(rest: &mut &'a [u8]) -> Result<Value<'a>, Malformed> {
     })
 }
 
+/// Takes a number from the front of `rest`, if it is one that is written as unsigned. What
+/// [`read`] would find, without a look at all the other kinds of values.
+#[inline]
+pub(super) fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    let (first, behind) = rest.split_first()?;
+    let (number, behind) = match *first {
+        first @ 0x00..=0x7f => (first.into(), behind),
+        0xcc => take_unsigned(behind, u8::from_be_bytes)?,
+        0xcd => take_unsigned(behind, u16::from_be_bytes)?,
+        0xce => take_unsigned(behind, u32::from_be_bytes)?,
+        0xcf => take_unsigned(behind, u64::from_be_bytes)?,
+        _ => return None,
+    };
+    *rest = behind;
+    Some(number)
+}
+
+#[inline]
+fn take_unsigned<const N: usize, T: Into<u64>>(
+    rest: &[u8],
+    read: impl FnOnce([u8; N]) -> T,
+) -> Option<(u64, &[u8])> {
+    let (bytes, behind) = rest.split_first_chunk()?;
+    Some((read(*bytes).into(), behind))
+}
+
+/// Takes a text of less than 256 bytes from the front of `rest`, if there is one.
+#[inline]
+pub(super) fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (size, behind) = match **rest {
+        [first @ 0xa0..=0xbf, ref behind @ ..] => (first & 0x1f, behind),
+        [0xd9, size, ref behind @ ..] => (size, behind),
+        _ => return None,
+    };
+    let (text, behind) = behind.split_at_checked(size.into())?;
+    *rest = behind;
+    Some(text)
+}
+
+/// Takes one byte from the front of `rest` if it is this one.
+#[inline]
+pub(super) fn take_byte(rest: &mut &[u8], byte: u8) -> bool {
+    let found = rest.first() == Some(&byte);
+    if found {
+        *rest = &rest[1..];
+    }
+    found
+}
+
 /// Bytes behind their number, which is `width` bytes long.
 fn sized<'a>(rest: &mut &'a [u8], width: usize) -> Result<&'a [u8], Malformed> {
     let size = unsigned(rest, width)?;
@@ -84,8 +133,11 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
     Ok(taken)
 }
 
+/// The only byte of nil.
+pub(super) const NIL: u8 = 0xc0;
+
 pub(super) fn write_nil(out: &mut Vec<u8>) {
-    out.push(0xc0);
+    out.push(NIL);
 }
 
 pub(super) fn write_boolean(out: &mut Vec<u8>, value: bool) {
@@ -150,4 +202,30 @@ fn write_long_head(out: &mut Vec<u8>, heads: [u8; 2], size: usize) {
 fn write_sized<const N: usize>(out: &mut Vec<u8>, head: u8, bytes: [u8; N]) {
     out.push(head);
     out.extend_from_slice(&bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_what_would_be_read() {
+        for first in 0..=u8::MAX {
+            for length in 0..12 {
+                let bytes: Vec<u8> = [first].into_iter().chain(1..=length).collect();
+                let (mut read_from, mut number_from, mut text_from) = (&*bytes, &*bytes, &*bytes);
+                let value = read(&mut read_from);
+                if let Some(number) = take_number(&mut number_from) {
+                    assert_eq!((value, read_from), (Ok(Value::Number(number)), number_from));
+                } else {
+                    assert_eq!(number_from, bytes, "nothing is taken");
+                }
+                if let Some(text) = take_text(&mut text_from) {
+                    assert_eq!((value, read_from), (Ok(Value::Text(text)), text_from));
+                } else {
+                    assert_eq!(text_from, bytes, "nothing is taken");
+                }
+            }
+        }
+    }
 }

@@ -76,13 +76,15 @@ pub enum ServerItem {
 pub struct Replies<'a> {
     body: Body<'a>,
     ended: bool,
+    /// The text of the limit that was read last: it nearly always is that of the next one too.
+    limit: Option<Arc<str>>,
 }
 
 impl<'a> Replies<'a> {
     /// The items of this body.
     #[must_use]
     pub const fn new(body: &'a [u8]) -> Self {
-        Self { body: Body::new(body), ended: false }
+        Self { body: Body::new(body), ended: false, limit: None }
     }
 }
 
@@ -93,7 +95,7 @@ impl Iterator for Replies<'_> {
         if self.ended {
             return None;
         }
-        let item = self.body.next_item(item)?;
+        let item = self.body.next_item(|fields| item(fields, &mut self.limit))?;
         self.ended = item.is_err();
         Some(item.map_err(|fault| match fault {
             Fault::Bad(problem) | Fault::Fatal(problem) => problem,
@@ -101,7 +103,7 @@ impl Iterator for Replies<'_> {
     }
 }
 
-fn item(fields: &mut Fields<'_>) -> Result<ServerItem, Fault> {
+fn item(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<ServerItem, Fault> {
     let item = match fields.number("op")? {
         op::WELCOME => ServerItem::Welcome {
             version: fields.number("version")?,
@@ -127,11 +129,11 @@ fn item(fields: &mut Fields<'_>) -> Result<ServerItem, Fault> {
         op @ (op::DECISION | op::QUEUED | op::DONE | op::BLOCK | op::LOCKS) => ServerItem::Answer {
             id: RequestId(fields.number("id")?),
             reply: match op {
-                op::DECISION => Reply::Decision(decision(fields)?),
+                op::DECISION => Reply::Decision(decision(fields, known)?),
                 op::QUEUED => Reply::Queued { ahead: fields.number("ahead")? },
                 op::DONE => Reply::Done,
                 op::LOCKS => Reply::Locks(lock::page(fields)?),
-                _ => Reply::Block(block(fields)?),
+                _ => Reply::Block(block(fields, known)?),
             },
         },
         other => return Err(Fault::protocol(format!("op must be from 0 to 8, not {other}"))),
@@ -140,19 +142,19 @@ fn item(fields: &mut Fields<'_>) -> Result<ServerItem, Fault> {
     Ok(item)
 }
 
-fn decision(fields: &mut Fields<'_>) -> Result<Decision, Fault> {
+fn decision(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<Decision, Fault> {
     Ok(Decision {
         allowed: fields.boolean("allowed")?,
         remaining: fields.number("remaining")?,
         retry_after: nanos_or_nil(fields, "retry_after")?,
         reset_after: nanos(fields, "reset_after")?,
-        limit: limit(fields)?,
+        limit: limit(fields, known)?,
         key: place(fields)?,
         grant: grant(fields)?,
     })
 }
 
-fn block(fields: &mut Fields<'_>) -> Result<Block, Fault> {
+fn block(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<Block, Fault> {
     Ok(Block {
         permits: fields.number("permits")?,
         valid_for: nanos(fields, "valid_for")?,
@@ -161,7 +163,7 @@ fn block(fields: &mut Fields<'_>) -> Result<Block, Fault> {
             remaining: fields.number("remaining")?,
             retry_after: nanos_or_nil(fields, "retry_after")?,
             reset_after: nanos(fields, "reset_after")?,
-            limit: limit(fields)?,
+            limit: limit(fields, known)?,
             allowed: fields.boolean("allowed")?,
             key: 0,
             grant: None,
@@ -186,8 +188,13 @@ fn place(fields: &mut Fields<'_>) -> Result<usize, Fault> {
         .ok_or_else(|| Fault::protocol(format!("key must be a place below {}", Demand::KEYS_MAX)))
 }
 
-fn limit(fields: &mut Fields<'_>) -> Result<Arc<str>, Fault> {
-    fields.text("limit", BYTES_MAX).map(Arc::from)
+/// The text of a limit, which shares its memory with the one before if both are the same.
+fn limit(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<Arc<str>, Fault> {
+    let text = fields.text("limit", BYTES_MAX)?;
+    match known {
+        Some(known) if **known == *text => Ok(Arc::clone(known)),
+        _ => Ok(Arc::clone(known.insert(Arc::from(text)))),
+    }
 }
 
 fn grant(fields: &mut Fields<'_>) -> Result<Option<GrantId>, Fault> {
