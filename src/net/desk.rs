@@ -26,6 +26,8 @@ pub(super) struct Desk {
     due: Vec<usize>,
     /// Whole messages, in the order in which they are to be sent.
     full: Vec<Letter>,
+    /// How many answers were written since messages were sent last.
+    answers: usize,
 }
 
 #[derive(Debug)]
@@ -134,13 +136,20 @@ impl Desk {
         encode(&mut connection.body);
         connection.items += 1;
         connection.answered.extend(request);
+        self.answers += 1;
         if connection.body.len() > FULL || connection.items == ITEMS_MAX {
             self.full.push(connection.finish());
         }
     }
 
+    /// How many answers were written since messages were sent last.
+    pub(super) const fn answers(&self) -> usize {
+        self.answers
+    }
+
     /// The messages that are to be sent now.
     pub(super) fn letters(&mut self) -> Vec<Letter> {
+        self.answers = 0;
         let mut letters = std::mem::take(&mut self.full);
         for place in self.due.drain(..) {
             if let Some(Some(connection)) = self.connections.get_mut(place)
