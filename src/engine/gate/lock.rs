@@ -173,8 +173,8 @@ impl<A> Gate<A> {
         Ok(Reply::Done)
     }
 
-    /// Some of those who hold and wait. Where to go on is the place of a key in the table, and in the
-    /// lower half that of the row among the rows of the key.
+    /// Some of those who hold and wait. Where to go on is the place of a key in the table, and, in
+    /// the lower half, that of the row among the rows of the key.
     pub(super) fn page(&self, now: Timestamp, from: u64, sessions: &Sessions) -> LockPage {
         let place = usize::try_from(from >> 32).unwrap_or(usize::MAX);
         let mut skip = usize::try_from(from & u64::from(u32::MAX)).unwrap_or(usize::MAX);
