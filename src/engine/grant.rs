@@ -1,7 +1,9 @@
 //! Grants that may be given back: leases, reservations and blocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 pub(super) use crate::engine::request::GrantId;
@@ -9,7 +11,7 @@ pub(super) use crate::engine::request::GrantId;
 use crate::engine::limit::Claim;
 use crate::engine::lock::Term;
 use crate::engine::session::SessionId;
-use crate::engine::table::KeyId;
+use crate::engine::table::{KeyId, push_slowly_growing};
 use crate::time::Timestamp;
 
 /// What was taken from one key.
@@ -30,8 +32,41 @@ pub(super) type Charges = SmallVec<[Charge; 1]>;
 #[derive(Debug)]
 pub(super) struct Grant {
     pub(super) owner: SessionId,
-    pub(super) charges: Charges,
+    pub(super) taken: Taken,
     pub(super) kind: GrantKind,
+}
+
+/// What a grant is of.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// One lock, and so many of its permits: there is nothing to be known to take them back.
+    Lock(KeyId, u64),
+    /// Anything else.
+    Charges(Box<Charges>),
+}
+
+impl Taken {
+    pub(super) fn new(charges: Charges) -> Self {
+        Self::Charges(Box::new(charges))
+    }
+
+    /// The keys, and how much was taken of each.
+    pub(super) fn parts(&self) -> SmallVec<[(KeyId, u64); 1]> {
+        match self {
+            Self::Lock(key, permits) => SmallVec::from_elem((*key, *permits), 1),
+            Self::Charges(charges) => {
+                charges.iter().map(|charge| (charge.key, charge.cost)).collect()
+            }
+        }
+    }
+
+    /// What has to be known to take it back.
+    pub(super) fn into_charges(self) -> Charges {
+        match self {
+            Self::Lock(..) => Charges::new(),
+            Self::Charges(charges) => *charges,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +84,9 @@ pub(super) struct Lease {
     pub(super) granted_at: Timestamp,
     /// From then on it lasts for its `ttl` for certain, whatever is heard of its owner.
     pub(super) renewed_at: Timestamp,
-    pub(super) term: Term,
+    ttl: u64,
+    /// 0 if there is none.
+    max_hold: u64,
     /// Who of the owner holds it; 0 if nobody in particular.
     pub(super) actor: u64,
     /// Whether its owner has said that it holds it, where an earlier run has granted it.
@@ -59,9 +96,22 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) const fn new(now: Timestamp, term: Term, actor: u64) -> Self {
-        let (granted_at, renewed_at) = (now, now);
-        Self { granted_at, renewed_at, term, actor, is_claimed: true, is_recorded: false }
+    pub(super) fn new(now: Timestamp, term: Term, actor: u64) -> Self {
+        let nanos = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            granted_at: now,
+            renewed_at: now,
+            ttl: nanos(term.ttl),
+            max_hold: term.max_hold.map_or(0, nanos),
+            actor,
+            is_claimed: true,
+            is_recorded: false,
+        }
+    }
+
+    pub(super) fn term(&self) -> Term {
+        let max_hold = (self.max_hold > 0).then(|| Duration::from_nanos(self.max_hold));
+        Term { ttl: Duration::from_nanos(self.ttl), max_hold }
     }
 }
 
@@ -79,18 +129,44 @@ pub(super) struct Grants {
     last: GrantId,
     /// The number of the first that this run may give.
     first: GrantId,
-    all: BTreeMap<GrantId, Grant>,
-    of_session: BTreeSet<(SessionId, GrantId)>,
+    /// By number. Nothing iterates over it, so its order decides nothing.
+    index: HashTable<u32>,
+    hasher: RandomState,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The first and the last grant of the sessions that have any, by their places.
+    of_session: Vec<Ends>,
+}
+
+/// A grant, and its neighbours among those of its session.
+#[derive(Debug)]
+struct Slot {
+    id: GrantId,
+    before: u32,
+    after: u32,
+    grant: Option<Grant>,
+}
+
+/// No slot.
+const NOWHERE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: u32,
+    last: u32,
 }
 
 impl Grants {
     pub(super) fn new(most: usize) -> Self {
         Self {
-            most,
+            most: most.min(NOWHERE as usize),
             last: GrantId(0),
             first: GrantId(1),
-            all: BTreeMap::new(),
-            of_session: BTreeSet::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            of_session: Vec::new(),
         }
     }
 
@@ -111,7 +187,7 @@ impl Grants {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.all.len() >= self.most
+        self.index.len() >= self.most
     }
 
     fn next_id(&self) -> GrantId {
@@ -125,32 +201,88 @@ impl Grants {
     }
 
     pub(super) fn add(&mut self, id: GrantId, grant: Grant) {
-        self.of_session.insert((grant.owner, id));
-        self.all.insert(id, grant);
+        let session = grant.owner.place();
+        if self.of_session.len() <= session {
+            self.of_session.resize(session + 1, Ends { first: NOWHERE, last: NOWHERE });
+        }
+        let before = self.of_session[session].last;
+        let slot = Slot { id, before, after: NOWHERE, grant: Some(grant) };
+        let place = self.free.pop().unwrap_or(NOWHERE);
+        let place = if let Some(free) = self.slots.get_mut(place as usize) {
+            *free = slot;
+            place
+        } else {
+            let place = u32::try_from(self.slots.len()).unwrap_or(NOWHERE);
+            push_slowly_growing(&mut self.slots, slot);
+            place
+        };
+        match self.slots.get_mut(before as usize) {
+            Some(slot) => slot.after = place,
+            None => self.of_session[session].first = place,
+        }
+        self.of_session[session].last = place;
+        let (hasher, slots) = (&self.hasher, &self.slots);
+        let hash = |place: &u32| hasher.hash_one(slots[*place as usize].id.0);
+        self.index.insert_unique(hash(&place), place, hash);
+    }
+
+    fn find(&self, id: GrantId) -> Option<usize> {
+        let is_it = |place: &u32| self.slots[*place as usize].id == id;
+        self.index.find(self.hasher.hash_one(id.0), is_it).map(|place| *place as usize)
     }
 
     pub(super) fn get(&self, id: GrantId) -> Option<&Grant> {
-        self.all.get(&id)
+        self.slots[self.find(id)?].grant.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: GrantId) -> Option<&mut Grant> {
-        self.all.get_mut(&id)
+        let place = self.find(id)?;
+        self.slots[place].grant.as_mut()
     }
 
     pub(super) fn remove(&mut self, id: GrantId) -> Option<Grant> {
-        let grant = self.all.remove(&id)?;
-        self.of_session.remove(&(grant.owner, id));
+        let is_it = |place: &u32| self.slots[*place as usize].id == id;
+        let (place, _) = self.index.find_entry(self.hasher.hash_one(id.0), is_it).ok()?.remove();
+        let Slot { before, after, grant, .. } = &mut self.slots[place as usize];
+        let (before, after, grant) = (*before, *after, grant.take()?);
+        let ends = &mut self.of_session[grant.owner.place()];
+        match self.slots.get_mut(before as usize) {
+            Some(slot) => slot.after = after,
+            None => ends.first = after,
+        }
+        match self.slots.get_mut(after as usize) {
+            Some(slot) => slot.before = before,
+            None => ends.last = before,
+        }
+        self.free.push(place);
         Some(grant)
     }
 
-    /// All of them, oldest first.
-    pub(super) fn ids(&self) -> impl Iterator<Item = GrantId> {
-        self.all.keys().copied()
+    /// All of them, in the order of their numbers.
+    pub(super) fn ids(&self) -> Vec<GrantId> {
+        let present = self.slots.iter().filter(|slot| slot.grant.is_some());
+        let mut ids: Vec<_> = present.map(|slot| slot.id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The grants of one session, oldest first.
-    pub(super) fn of(&self, session: SessionId) -> impl Iterator<Item = GrantId> {
-        let all = (session, GrantId(0))..=(session, GrantId(u64::MAX));
-        self.of_session.range(all).map(|(_, grant)| *grant)
+    pub(super) fn of(&self, session: SessionId) -> impl Iterator<Item = (GrantId, &Grant)> {
+        let ends = self.of_session.get(session.place());
+        let first = ends.and_then(|ends| self.slots.get(ends.first as usize));
+        std::iter::successors(first, |slot| self.slots.get(slot.after as usize))
+            .filter_map(|slot| Some((slot.id, slot.grant.as_ref()?)))
+            // What was lent to a session that was at this place before is there until it is void.
+            .filter(move |(_, grant)| grant.owner == session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_has_fourteen_words_at_most() {
+        assert!(size_of::<Slot>() <= 112, "{}", size_of::<Slot>());
     }
 }

@@ -3,6 +3,7 @@
 mod event;
 mod gate;
 mod grant;
+mod holders;
 mod key;
 mod lease_record;
 mod limit;

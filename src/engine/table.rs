@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use crate::engine::grant::GrantId;
+use crate::engine::holders::Holders;
 use crate::engine::key::Key;
 use crate::engine::limit::{Cover, Meter};
 use crate::engine::lock::Shape;
@@ -78,6 +78,7 @@ pub(super) struct KeyState {
     pub(super) meters: Meters,
     /// What was recorded of the meters.
     pub(super) recorded: Option<Box<Recorded>>,
+    pub(super) holders: Holders,
     /// What only few keys have at a time.
     pub(super) rest: Option<Box<Rest>>,
 }
@@ -95,7 +96,7 @@ pub(super) struct Recorded {
     pub(super) awaited: Option<Vec<Cover>>,
 }
 
-/// What a key has beside its meters while it is waited for, held, lent, frozen or changed.
+/// What a key has beside its meters and holders while it is waited for, lent, frozen or changed.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     pub(super) frozen_until: Option<Timestamp>,
@@ -105,10 +106,6 @@ pub(super) struct Rest {
     pub(super) queued_cost: u64,
     /// The instant for which the key has a timer, to serve the queue.
     pub(super) wake_at: Option<Timestamp>,
-    /// How many permits are held.
-    pub(super) held: u64,
-    /// By whom, in the order of their numbers.
-    pub(super) leases: SmallVec<[GrantId; 1]>,
     /// How many blocks of the key may still be spent from.
     pub(super) blocks: u64,
     /// How many reservations of the key are not settled: what they overdraw is still to be counted.
@@ -120,7 +117,16 @@ pub(super) struct Rest {
 impl KeyState {
     pub(super) fn new(name: &str, limits: Arc<Limits>, rules_version: u32) -> Self {
         let (name, meters) = (name.into(), fresh_meters(&limits));
-        Self { name, limits, version: 0, rules_version, meters, recorded: None, rest: None }
+        Self {
+            name,
+            limits,
+            version: 0,
+            rules_version,
+            meters,
+            recorded: None,
+            holders: Holders::None,
+            rest: None,
+        }
     }
 
     /// What only few keys have; made if it is not there.
@@ -139,30 +145,16 @@ impl KeyState {
 
     /// Whether forgetting the key changes no answer.
     fn is_idle(&self, now: Timestamp) -> bool {
-        self.rest.as_ref().is_none_or(|rest| rest.is_empty(now))
+        self.holders.leases().is_empty()
+            && self.rest.as_ref().is_none_or(|rest| rest.is_empty(now))
             && self.meters.iter().zip(self.limits.iter()).all(|(m, l)| m.is_idle(now, &l.kind))
     }
 }
 
 impl Rest {
-    pub(super) fn add_lease(&mut self, id: GrantId, permits: u64) {
-        self.held = self.held.saturating_add(permits);
-        // Nearly always the last: only what an earlier run granted has a lower number.
-        let place = self.leases.partition_point(|other| *other < id);
-        self.leases.insert(place, id);
-    }
-
-    pub(super) fn remove_lease(&mut self, id: GrantId, permits: u64) {
-        if let Ok(place) = self.leases.binary_search(&id) {
-            self.leases.remove(place);
-            self.held = self.held.saturating_sub(permits);
-        }
-    }
-
     fn is_empty(&self, now: Timestamp) -> bool {
         self.frozen_until.is_none_or(|until| until <= now)
             && self.queue.is_empty()
-            && self.leases.is_empty()
             && self.blocks == 0
             && self.reserved == 0
             && !self.own_limits
@@ -213,7 +205,7 @@ impl Table {
         let hash = self.hasher.hash_one((state.space(), &*state.name));
         let place = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
         if place as usize == self.slots.len() {
-            self.slots.push(Slot { generation: 0, hash, state: None });
+            push_slowly_growing(&mut self.slots, Slot { generation: 0, hash, state: None });
         }
         let slot = &mut self.slots[place as usize];
         slot.hash = hash;
@@ -292,4 +284,13 @@ impl Table {
         }
         self.free.push(place);
     }
+}
+
+/// Adds an element. The memory grows by an eighth at a time: with many elements, that of twice as
+/// many would be far too much.
+pub(super) fn push_slowly_growing<T>(elements: &mut Vec<T>, element: T) {
+    if elements.len() == elements.capacity() {
+        elements.reserve_exact(elements.len() / 8 + 64);
+    }
+    elements.push(element);
 }

@@ -132,8 +132,8 @@ impl<A> Gate<A> {
         let Some(waiting) = self.waiters.get(waiter) else { return true };
         waiting.ask.parts.iter().all(|(key, permits)| {
             let Some(state) = self.table.get(*key) else { return true };
-            let Some(rest) = state.rest.as_deref() else { return true };
-            let before = rest.queue.range(..waiter).next_back();
+            let queue = state.rest.as_deref().map(|rest| &rest.queue);
+            let before = queue.and_then(|queue| queue.range(..waiter).next_back());
             if before.is_some_and(|before| stuck.contains(before)) {
                 return false;
             }
@@ -141,10 +141,12 @@ impl<A> Gate<A> {
                 let grant = self.grants.get(*id)?;
                 let waits =
                     holder_for_good(grant).map_or(&[][..], |actor| self.actors.waits(actor));
-                let charge = grant.charges.iter().find(|charge| charge.key == *key)?;
-                waits.iter().any(|wait| stuck.contains(wait)).then_some(charge.cost)
+                let parts = grant.taken.parts();
+                let (_, permits) = parts.iter().find(|(other, _)| other == key)?;
+                waits.iter().any(|wait| stuck.contains(wait)).then_some(*permits)
             };
-            let kept = rest.leases.iter().filter_map(is_stuck).fold(0_u64, u64::saturating_add);
+            let kept =
+                state.holders.leases().iter().filter_map(is_stuck).fold(0_u64, u64::saturating_add);
             let at_once = state.limits.shape().map_or(u64::MAX, |shape| shape.at_once().get());
             kept.saturating_add(*permits) <= at_once
         })
@@ -190,11 +192,13 @@ impl<A> Gate<A> {
         let mut blockers = Vec::new();
         for (key, _) in &waiting.ask.parts {
             let Some(state) = self.table.get(*key) else { continue };
-            let Some(rest) = state.rest.as_deref().filter(|_| state.space() == Space::Locks) else {
+            if state.space() != Space::Locks {
                 continue;
-            };
-            blockers.extend(rest.queue.range(..waiter).next_back().map(|before| (*before, *key)));
-            for holder in rest.leases.iter().filter_map(|id| self.grants.get(*id)) {
+            }
+            let queue = state.rest.as_deref().map(|rest| &rest.queue);
+            let before = queue.and_then(|queue| queue.range(..waiter).next_back());
+            blockers.extend(before.map(|before| (*before, *key)));
+            for holder in state.holders.leases().iter().filter_map(|id| self.grants.get(*id)) {
                 if let Some(actor) = holder_for_good(holder) {
                     blockers.extend(self.actors.waits(actor).iter().map(|wait| (*wait, *key)));
                 }
@@ -207,7 +211,7 @@ impl<A> Gate<A> {
 /// Who has a lease that does not end by itself.
 fn holder_for_good(grant: &Grant) -> Option<Actor> {
     match &grant.kind {
-        GrantKind::Lease(lease) if lease.term.max_hold.is_none() && lease.actor != 0 => {
+        GrantKind::Lease(lease) if lease.term().max_hold.is_none() && lease.actor != 0 => {
             Some((grant.owner, lease.actor))
         }
         _ => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{Gate, Said, Verdict, Whose, decision, no_room_for_grants};
-use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease, Taken};
 use crate::engine::key::Key;
 use crate::engine::limit::Kind;
 use crate::engine::request::{Code, Cost, Decision, GrantId, Hold, Problem, Reply};
@@ -91,7 +91,7 @@ impl<A> Gate<A> {
         let Kind::Concurrency(at_once) = kind else {
             return state.meters[place].earliest(now, kind, ahead, cost);
         };
-        let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+        let held = state.holders.held();
         let wanted = held.saturating_add(ahead).saturating_add(cost);
         let too_many = wanted.saturating_sub(at_once.get());
         match whose {
@@ -105,14 +105,12 @@ impl<A> Gate<A> {
     /// When so many permits of a key come back, if all its holders fall silent now.
     fn leases_end_at(&self, now: Timestamp, state: &KeyState, permits: u64) -> Timestamp {
         let mut ends: Vec<(Timestamp, u64)> = Vec::new();
-        for id in state.rest.iter().flat_map(|rest| &rest.leases) {
+        for id in state.holders.leases() {
             let Some(grant) = self.grants.get(*id) else { continue };
-            let cost = grant.charges.iter().filter(|charge| self.is_of(charge, state));
+            let parts = grant.taken.parts();
+            let cost = parts.iter().filter(|(key, _)| self.is_of(*key, state));
             let GrantKind::Lease(lease) = &grant.kind else { continue };
-            ends.push((
-                self.lease_ends_at(grant.owner, lease),
-                cost.map(|charge| charge.cost).sum(),
-            ));
+            ends.push((self.lease_ends_at(grant.owner, lease), cost.map(|(_, cost)| *cost).sum()));
         }
         ends.sort_unstable();
         let mut back: u64 = 0;
@@ -124,8 +122,8 @@ impl<A> Gate<A> {
         enough.map_or(now.next(), |(at, _)| at).max(now.next())
     }
 
-    fn is_of(&self, charge: &Charge, state: &KeyState) -> bool {
-        self.table.get(charge.key).is_some_and(|other| std::ptr::eq(other, state))
+    fn is_of(&self, key: KeyId, state: &KeyState) -> bool {
+        self.table.get(key).is_some_and(|other| std::ptr::eq(other, state))
     }
 
     /// Grants a request that can be granted, and says so.
@@ -152,7 +150,10 @@ impl<A> Gate<A> {
                 Hold::Lease(term) => GrantKind::Lease(Lease::new(now, term, actor)),
                 Hold::Spend | Hold::Reserve => GrantKind::Reservation,
             };
-            let grant = Grant { owner, charges: std::mem::take(&mut charges), kind };
+            let is_locks = parts.iter().all(|(key, _)| self.is_lock(*key));
+            let charges = std::mem::take(&mut charges);
+            let taken = if is_locks { self.taken_of_locks(parts) } else { Taken::new(charges) };
+            let grant = Grant { owner, taken, kind };
             let id = self.number_next();
             self.hold(now, id, grant);
             decision.grant = Some(id);
@@ -163,10 +164,14 @@ impl<A> Gate<A> {
         self.said.push_back(Said::Reply { to: asker, reply: Reply::Decision(decision), charges });
     }
 
+    fn is_lock(&self, key: KeyId) -> bool {
+        self.table.get(key).is_some_and(|state| state.space() == Space::Locks)
+    }
+
     /// Counts the permits of one key.
     fn charge(&mut self, now: Timestamp, key: KeyId, cost: u64) -> Option<Charge> {
         let state = self.table.get_mut(key)?;
-        let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+        let held = state.holders.held();
         let mut marks = SmallVec::new();
         for (place, (meter, limit)) in state.meters.iter_mut().zip(state.limits.iter()).enumerate()
         {
@@ -196,10 +201,10 @@ impl<A> Gate<A> {
             }
             GrantKind::Block(lent) => Some(lent.ends_at),
         };
-        for charge in &grant.charges {
-            let Some(state) = self.table.get_mut(charge.key) else { continue };
+        for (key, permits) in grant.taken.parts() {
+            let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
-                GrantKind::Lease(_) => state.rest_mut().add_lease(id, charge.cost),
+                GrantKind::Lease(_) => state.holders.add(id, permits),
                 GrantKind::Block(_) => state.rest_mut().blocks += 1,
                 GrantKind::Reservation => state.rest_mut().reserved += 1,
             }
@@ -245,7 +250,7 @@ impl<A> Gate<A> {
         let Some(state) = self.table.get(parts[part].0) else {
             return decision(false, Arc::from(""), part);
         };
-        let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+        let held = state.holders.held();
         let mut tightest = decision(false, Arc::clone(state.limits.text(0)), part);
         tightest.remaining = u64::MAX;
         let enforced = state.limits.iter().enumerate().filter(|(_, limit)| !limit.shadow);

@@ -42,8 +42,8 @@ impl<A> Gate<A> {
     /// anybody hears of it.
     pub(super) fn record_lease(&mut self, now: Timestamp, id: GrantId) {
         let Some(grant) = self.grants.get(id).filter(|_| self.durable) else { return };
-        if let GrantKind::Lease(Lease { term, is_recorded: false, .. }) = &grant.kind
-            && term.ttl > RECORDED_FROM
+        if let GrantKind::Lease(lease @ Lease { is_recorded: false, .. }) = &grant.kind
+            && lease.term().ttl > RECORDED_FROM
         {
             self.write_lease(now, id);
             let number = self.records;
@@ -53,7 +53,7 @@ impl<A> Gate<A> {
 
     /// Writes down all leases of locks, for a run that follows at once.
     pub(in crate::engine) fn hand_over(&mut self, now: Timestamp) {
-        for id in self.grants.ids().collect::<Vec<_>>() {
+        for id in self.grants.ids() {
             self.write_lease(now, id);
         }
     }
@@ -66,11 +66,11 @@ impl<A> Gate<A> {
             let shape = state.limits.shape()?;
             Some((state.name.clone(), shape.mode(permits)))
         };
-        let charges = grant.charges.iter().map(|charge| part((charge.key, charge.cost)));
+        let parts = grant.taken.parts().into_iter().map(part);
         // Permits of a concurrency limit are not kept: their holders ask anew.
-        let Some(parts) = charges.collect::<Option<Vec<_>>>() else { return };
+        let Some(parts) = parts.collect::<Option<Vec<_>>>() else { return };
         lease.is_recorded = true;
-        let (granted_at, term, actor) = (lease.granted_at, lease.term, lease.actor);
+        let (granted_at, term, actor) = (lease.granted_at, lease.term(), lease.actor);
         let record = LeaseRecord { saved_at: now, granted_at, term, actor, parts };
         let owner = grant.owner;
         self.records += 1;
@@ -103,14 +103,9 @@ impl<A> Gate<A> {
         };
         let Ok(parts) = self.lock_parts(now, &locks) else { return false };
         let known = same_clock && record.granted_at <= now;
-        let lease = Lease {
-            granted_at: if known { record.granted_at } else { now },
-            renewed_at: now,
-            term: record.term,
-            actor: record.actor,
-            is_claimed: false,
-            is_recorded: true,
-        };
+        let mut lease = Lease::new(now, record.term, record.actor);
+        lease.granted_at = if known { record.granted_at } else { now };
+        (lease.is_claimed, lease.is_recorded) = (false, true);
         self.take_up(now, id, owner, &parts, lease);
         true
     }

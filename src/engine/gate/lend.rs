@@ -9,7 +9,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{Gate, Said, Whose, no_room_for_grants};
-use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lent};
+use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lent, Taken};
 use crate::engine::key::Key;
 use crate::engine::limit::Claim;
 use crate::engine::request::{Block, Code, Cost, Decision, GrantId, Problem, Reply};
@@ -51,9 +51,9 @@ impl<A> Gate<A> {
         // A borrower gives back what is void at the end: its message may take its time.
         let ends_at = now + valid_for + valid_for / 10 + RETURN_TIME;
         let kind = GrantKind::Block(Box::new(Lent { claims, permits, ends_at }));
-        let charges = Charges::from_elem(charge, 1);
+        let taken = Taken::new(Charges::from_elem(charge, 1));
         let grant = self.number_next();
-        self.hold(now, grant, Grant { owner, charges, kind });
+        self.hold(now, grant, Grant { owner, taken, kind });
         let state = self.state_of(now, &one, 0);
         let decision = Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
         Ok(Reply::Block(Block { permits, valid_for, grant: Some(grant), decision }))
@@ -105,14 +105,13 @@ impl<A> Gate<A> {
     ) -> Result<Reply, Problem> {
         let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block(_));
         let none = || Self::not_held("there is no such block of this client");
-        let lent = self.owned(owner, id, block).ok_or_else(none)?.charges[0].cost;
+        let lent = self.owned(owner, id, block).ok_or_else(none)?.taken.parts()[0].1;
         if unused > lent {
             let message = format!("unused must be at most the block's {lent}, not {unused}");
             return Err(Problem { code: Code::Config, message });
         }
-        if let Some(Grant { charges, kind: GrantKind::Block(lent), .. }) = self.drop_grant(now, id)
-        {
-            self.return_permits(now, &charges, &lent.claims, unused);
+        if let Some(Grant { taken, kind: GrantKind::Block(lent), .. }) = self.drop_grant(now, id) {
+            self.return_permits(now, &taken.into_charges(), &lent.claims, unused);
         }
         Ok(Reply::Done)
     }

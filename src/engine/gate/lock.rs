@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::settle::margin;
 use super::{Gate, Said, no_room_for_grants};
-use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease};
+use crate::engine::grant::{Charge, Grant, GrantKind, Lease, Taken};
 use crate::engine::key::Key;
 use crate::engine::lock::{LockPage, LockRequest, LockRow, Locks, Shape};
 use crate::engine::request::{Code, GrantId, Hold, Problem, Reply, Wait};
@@ -117,7 +117,7 @@ impl<A> Gate<A> {
         let parts = self.lock_parts(now, &wanted.locks)?;
         let is_free = |(key, permits): &(KeyId, u64)| {
             let Some(state) = self.table.get(*key) else { return false };
-            let held = state.rest.as_ref().map_or(0, |rest| rest.held);
+            let held = state.holders.held();
             let at_once = state.limits.shape().map_or(0, |shape| shape.at_once().get());
             held.saturating_add(*permits) <= at_once
         };
@@ -138,12 +138,20 @@ impl<A> Gate<A> {
         parts: &Parts,
         lease: Lease,
     ) {
+        let taken = self.taken_of_locks(parts);
+        self.hold(now, id, Grant { owner, taken, kind: GrantKind::Lease(lease) });
+    }
+
+    /// What a lease of locks is of.
+    pub(super) fn taken_of_locks(&self, parts: &Parts) -> Taken {
+        if let [(key, permits)] = parts.as_slice() {
+            return Taken::Lock(*key, *permits);
+        }
         let charge = |(key, cost): &(KeyId, u64)| {
             let version = self.table.get(*key).map_or(0, |state| state.version);
             Charge { key: *key, version, cost: *cost, marks: [0].into_iter().collect() }
         };
-        let charges: Charges = parts.iter().map(charge).collect();
-        self.hold(now, id, Grant { owner, charges, kind: GrantKind::Lease(lease) });
+        Taken::new(parts.iter().map(charge).collect())
     }
 
     /// Takes a lock from its holders, or from the one with that lease.
@@ -154,9 +162,9 @@ impl<A> Gate<A> {
         only: Option<GrantId>,
     ) -> Result<Reply, Problem> {
         let state = self.table.find(Space::Locks, key).and_then(|id| self.table.get(id));
-        let leases = state.and_then(|state| state.rest.as_ref()).map(|rest| rest.leases.clone());
-        let broken = leases.into_iter().flatten().filter(|id| only.is_none_or(|only| only == *id));
-        let broken: Vec<GrantId> = broken.collect();
+        let leases = state.map_or(&[][..], |state| state.holders.leases());
+        let is_meant = |id: &&GrantId| only.is_none_or(|only| only == **id);
+        let broken: Vec<GrantId> = leases.iter().filter(is_meant).copied().collect();
         if broken.is_empty() {
             let what = match only {
                 Some(token) => format!("the token {} is not current for", token.0),
@@ -223,10 +231,10 @@ impl<A> Gate<A> {
             client: ClientInfo::default(),
         };
         let rest = state.rest.as_deref();
-        let holders = rest.into_iter().flat_map(|rest| &rest.leases).filter_map(move |id| {
+        let holders = state.holders.leases().iter().filter_map(move |id| {
             let grant = self.grants.get(*id)?;
             let GrantKind::Lease(lease) = &grant.kind else { return None };
-            let parts = grant.charges.iter().map(|charge| (charge.key, charge.cost)).collect();
+            let parts = grant.taken.parts();
             let ends_at = self.lease_ends_at(grant.owner, lease);
             Some(row(permits(&parts), Some(*id), lease.granted_at, ends_at, Some(grant.owner)))
         });

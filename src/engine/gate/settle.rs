@@ -26,15 +26,17 @@ impl<A> Gate<A> {
         let grant = self
             .owned(owner, id, reservation)
             .ok_or_else(|| Self::not_held("there is no such reservation of this client"))?;
-        if grant.charges.len() != spent.len() {
+        let keys = grant.taken.parts().len();
+        if keys != spent.len() {
             let message = format!(
                 "spent must be given for each of the {} keys of the reservation, not for {}",
-                grant.charges.len(),
+                keys,
                 spent.len()
             );
             return Err(Problem { code: Code::Config, message });
         }
-        let charges = self.forget_grant(id).map(|grant| grant.charges).unwrap_or_default();
+        let charges =
+            self.forget_grant(id).map(|grant| grant.taken.into_charges()).unwrap_or_default();
         for (charge, spent) in charges.iter().zip(spent) {
             self.take_back(now, charge, charge.cost.saturating_sub(*spent));
             self.overdraw(now, charge, spent.saturating_sub(charge.cost));
@@ -83,22 +85,23 @@ impl<A> Gate<A> {
     /// A grant of which the owner never learnt comes back whole.
     pub(in crate::engine) fn revoke(&mut self, now: Timestamp, id: GrantId) {
         let Some(grant) = self.drop_grant(now, id) else { return };
+        let charges = grant.taken.into_charges();
         match grant.kind {
-            GrantKind::Reservation | GrantKind::Lease(_) => self.refund(now, &grant.charges),
+            GrantKind::Reservation | GrantKind::Lease(_) => self.refund(now, &charges),
             GrantKind::Block(lent) => {
-                self.return_permits(now, &grant.charges, &lent.claims, lent.permits);
+                self.return_permits(now, &charges, &lent.claims, lent.permits);
             }
         }
     }
 
     /// The owner is gone: its leases end, and what it had reserved or borrowed is spent.
     pub(in crate::engine) fn abandon(&mut self, now: Timestamp, owner: SessionId) {
-        for id in self.grants.of(owner).collect::<Vec<_>>() {
-            let block = |grant: &Grant| matches!(grant.kind, GrantKind::Block(_));
-            // A block counts as lent until it is void, whoever has it.
-            if self.owned(Some(owner), id, block).is_none() {
-                self.drop_grant(now, id);
-            }
+        // A block counts as lent until it is void, whoever has it.
+        let ends = |(id, grant): (GrantId, &Grant)| {
+            (!matches!(grant.kind, GrantKind::Block(_))).then_some(id)
+        };
+        for id in self.grants.of(owner).filter_map(ends).collect::<Vec<_>>() {
+            self.drop_grant(now, id);
         }
     }
 
@@ -109,8 +112,7 @@ impl<A> Gate<A> {
 
     /// Whether the owner holds anything that ends only when it is given back.
     pub(in crate::engine) fn has_leases(&self, owner: SessionId) -> bool {
-        let lease = |grant: &Grant| matches!(grant.kind, GrantKind::Lease(_));
-        self.grants.of(owner).any(|id| self.owned(Some(owner), id, lease).is_some())
+        self.grants.of(owner).any(|(_, grant)| matches!(grant.kind, GrantKind::Lease(_)))
     }
 
     /// A grant may have come to its end: a lease whose holder was heard since lives on.
@@ -127,7 +129,7 @@ impl<A> Gate<A> {
 
     /// When a lease ends if its holder stays silent.
     pub(super) fn lease_ends_at(&self, owner: SessionId, lease: &Lease) -> Timestamp {
-        let Lease { granted_at, renewed_at, term, .. } = *lease;
+        let (granted_at, renewed_at, term) = (lease.granted_at, lease.renewed_at, lease.term());
         let heard = self.heard.get(owner.place()).filter(|_| lease.is_claimed);
         let renewed_at = heard.copied().unwrap_or_default().max(renewed_at);
         let ends_at = renewed_at + margin(term.ttl);
@@ -137,21 +139,26 @@ impl<A> Gate<A> {
     /// Forgets a grant; the permits of a lease can be held by others.
     pub(super) fn drop_grant(&mut self, now: Timestamp, id: GrantId) -> Option<Grant> {
         let grant = self.forget_grant(id)?;
-        for charge in &grant.charges {
-            self.serve(now, charge.key);
+        for (key, _) in grant.taken.parts() {
+            self.serve(now, key);
         }
         Some(grant)
     }
 
     fn forget_grant(&mut self, id: GrantId) -> Option<Grant> {
         let grant = self.grants.remove(id)?;
-        for charge in &grant.charges {
-            let rest = self.table.get_mut(charge.key).and_then(|state| state.rest.as_mut());
-            let Some(rest) = rest else { continue };
+        for (key, permits) in grant.taken.parts() {
+            let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
-                GrantKind::Lease(_) => rest.remove_lease(id, charge.cost),
-                GrantKind::Block(_) => rest.blocks = rest.blocks.saturating_sub(1),
-                GrantKind::Reservation => rest.reserved = rest.reserved.saturating_sub(1),
+                GrantKind::Lease(_) => state.holders.remove(id, permits),
+                GrantKind::Block(_) => {
+                    let rest = state.rest_mut();
+                    rest.blocks = rest.blocks.saturating_sub(1);
+                }
+                GrantKind::Reservation => {
+                    let rest = state.rest_mut();
+                    rest.reserved = rest.reserved.saturating_sub(1);
+                }
             }
         }
         if let GrantKind::Lease(lease) = &grant.kind {
