@@ -109,6 +109,11 @@ impl Lease {
         }
     }
 
+    /// Whether messages of its holder renew it, without an end.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.is_claimed && self.max_hold == 0
+    }
+
     pub(super) fn term(&self) -> Term {
         let max_hold = (self.max_hold > 0).then(|| Duration::from_nanos(self.max_hold));
         Term { ttl: Duration::from_nanos(self.ttl), max_hold }

@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 pub(super) enum Timer {
     /// A grant may have come to its end.
     Grant(GrantId),
+    /// Leases of the session may have come to their end.
+    Leases(SessionId),
     /// Whoever is first in the queue of the key may have a permit.
     Serve(KeyId),
     /// Whether the waiter is part of a cycle of waits is to be looked at.

@@ -193,14 +193,14 @@ impl<A> Gate<A> {
 
     /// Remembers a grant with its keys.
     pub(super) fn hold(&mut self, now: Timestamp, id: GrantId, grant: Grant) {
-        let ends_at = match &grant.kind {
-            GrantKind::Reservation => None,
+        match &grant.kind {
+            GrantKind::Reservation => {}
             GrantKind::Lease(lease) => {
                 self.actors.take(grant.owner, lease.actor);
-                Some(self.lease_ends_at(grant.owner, lease))
+                self.watch_lease(now, id, grant.owner, lease);
             }
-            GrantKind::Block(lent) => Some(lent.ends_at),
-        };
+            GrantKind::Block(lent) => self.timers.set(lent.ends_at, Timer::Grant(id)),
+        }
         for (key, permits) in grant.taken.parts() {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
@@ -208,9 +208,6 @@ impl<A> Gate<A> {
                 GrantKind::Block(_) => state.rest_mut().blocks += 1,
                 GrantKind::Reservation => state.rest_mut().reserved += 1,
             }
-        }
-        if let Some(at) = ends_at {
-            self.timers.set(at, Timer::Grant(id));
         }
         self.grants.add(id, grant);
         self.record_lease(now, id);

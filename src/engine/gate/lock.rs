@@ -102,7 +102,12 @@ impl<A> Gate<A> {
         if let Some(grant) = self.grants.get_mut(id) {
             return match &mut grant.kind {
                 GrantKind::Lease(lease) if grant.owner == owner => {
-                    (lease.is_claimed, lease.renewed_at) = (true, now);
+                    let was_claimed = std::mem::replace(&mut lease.is_claimed, true);
+                    lease.renewed_at = now;
+                    let lease = *lease;
+                    if !was_claimed && lease.is_renewed() {
+                        self.watch_lease(now, id, owner, &lease);
+                    }
                     Ok(Reply::Done)
                 }
                 _ => Err(gone()),

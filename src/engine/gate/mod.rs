@@ -11,6 +11,7 @@ mod lend;
 mod lock;
 mod queue;
 mod record;
+mod renewal;
 mod settle;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 
 use deadlock::Actors;
 pub use record::{Restored, Unfit};
+use renewal::Renewed;
 
 use crate::engine::grant::{Charges, Grants};
 use crate::engine::key::Key;
@@ -93,6 +95,8 @@ pub(super) struct Gate<A> {
     pub(super) grants: Grants,
     /// When each session was heard last.
     heard: Vec<Timestamp>,
+    /// The leases that it renews by being heard.
+    renewed: Vec<Renewed>,
     pub(super) timers: Timers,
     /// Whether usage is recorded.
     durable: bool,
@@ -121,6 +125,7 @@ impl<A> Gate<A> {
             waiters: Waiters::new(bounds.waiters_max),
             grants: Grants::new(bounds.leases_max),
             heard: Vec::new(),
+            renewed: Vec::new(),
             timers: Timers::default(),
             durable: false,
             records: 0,
@@ -190,6 +195,7 @@ impl<A> Gate<A> {
             Timer::Deadline(waiter) => self.give_up(now, waiter),
             Timer::Deadlock(waiter) => self.resolve_deadlock(now, waiter),
             Timer::Grant(grant) => self.end_grant(now, grant),
+            Timer::Leases(session) => self.end_leases(now, session),
             Timer::Session(_) => {}
         }
     }

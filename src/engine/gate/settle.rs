@@ -120,6 +120,10 @@ impl<A> Gate<A> {
         let Some(grant) = self.grants.get(id) else { return };
         if let GrantKind::Lease(lease) = &grant.kind {
             let ends_at = self.lease_ends_at(grant.owner, lease);
+            if lease.is_renewed() {
+                // It was claimed since, and has another timer.
+                return;
+            }
             if now < ends_at {
                 return self.timers.set(ends_at, Timer::Grant(id));
             }
@@ -163,6 +167,7 @@ impl<A> Gate<A> {
         }
         if let GrantKind::Lease(lease) = &grant.kind {
             self.actors.give_back(grant.owner, lease.actor);
+            self.unwatch_lease(grant.owner, lease);
             self.forget_lease(id, lease);
         }
         Some(grant)
