@@ -13,14 +13,12 @@ use crate::conversation::{Outcome, TELL_TIMEOUT};
 use crate::engine::{Code, GrantId, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
+use crate::net::asking_all::AskingAll;
 use crate::net::clock::BootClock;
 use crate::net::connections::Connections;
 use crate::net::exchange::{Caller, Mailbox, Question};
 use crate::net::per_process::PerProcess;
 use crate::time::Clock;
-
-/// How many requests of one call are under way at a time.
-const UNDER_WAY_MAX: usize = 4096;
 
 /// Asks servers for permits. All threads share one connection to each server, and none waits for
 /// the answer of another. A forked child makes connections of its own.
@@ -145,54 +143,20 @@ impl Client {
         }
     }
 
-    /// Asks several things at once, and waits for all answers: each by itself, or by `policy` if no
-    /// server answers it.
+    /// Asks several things at once, each by itself; `policy` answers what no server does. They are
+    /// sent when their answers are waited for, and given up when what is returned is dropped.
     ///
     /// # Errors
     ///
-    /// As [`Client::acquire`], of the first request that has one.
-    pub fn acquire_all(
-        &self,
-        requests: &[Request<'_>],
+    /// [`Error::Closed`] if the client is closed.
+    pub fn acquire_all<'a>(
+        &'a self,
+        requests: &'a [Request<'a>],
         timeout: Option<Duration>,
-        policy: &Policy,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<Heard>, Error> {
+        policy: &'a Policy,
+    ) -> Result<AskingAll<'a>, Error> {
         let connections = self.connections()?;
-        let mut heard = Vec::with_capacity(requests.len());
-        let mut judge = |request, outcome| {
-            heard.push(match self.judge(request, timeout, outcome) {
-                Err(Error::Unavailable { .. }) if !matches!(policy, Policy::Raise) => {
-                    self.fall_back(request, policy)
-                }
-                judged => judged?,
-            });
-            Ok(())
-        };
-        for some in requests.chunks(UNDER_WAY_MAX) {
-            if !matches!(policy, Policy::Raise) && !self.is_reachable()? {
-                // The failure before has cost its time: this one costs none.
-                some.iter().try_for_each(|request| judge(request, Outcome::Silence))?;
-                continue;
-            }
-            let mut rest = some.iter();
-            for (count, outcome) in connections.ask_all(some, timeout, go_on)? {
-                let group = rest.by_ref().take(count);
-                match outcome {
-                    Outcome::Replies(link, replies) => {
-                        for (request, reply) in group.zip(replies) {
-                            judge(request, Outcome::Reply(link, reply))?;
-                        }
-                    }
-                    outcome => {
-                        for request in group {
-                            judge(request, outcome.clone())?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(heard)
+        Ok(AskingAll::new(self, connections, requests, timeout, policy))
     }
 
     /// Asks for permits, and answers by `policy` if no server does.

@@ -91,9 +91,28 @@ impl Connections {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Outcome, Error> {
         let caller = Caller::Thread(thread::current());
-        let (request, started) = self.lock().begin(question, caller)?;
+        let (request, _) = self.lock().begin(question, caller)?;
+        self.finish(request, go_on)
+    }
+
+    /// Starts several requests that wait for nothing, and sends them in one message: their number,
+    /// and how many of `requests` it is for.
+    pub(super) fn begin_together(
+        &self,
+        requests: &[Request<'_>],
+        timeout: Option<Duration>,
+    ) -> Result<(RequestId, usize), Error> {
+        self.lock().begin_together(requests, timeout)
+    }
+
+    /// Waits for the outcome of what this thread has started.
+    pub(super) fn finish(
+        &self,
+        request: RequestId,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Outcome, Error> {
         let mut outcome = None;
-        let waited = self.wait(started, go_on, |shared| {
+        let waited = self.wait(go_on, |shared| {
             outcome = shared.take_outcome(request);
             Progress::done_if(outcome.is_some())
         });
@@ -101,36 +120,9 @@ impl Connections {
         waited.and(outcome.ok_or(Error::Interrupted))
     }
 
-    /// Asks several things that wait for nothing in as few messages as they fit into, and waits for
-    /// all outcomes: each with how many of the requests it is for.
-    pub(super) fn ask_all(
-        &self,
-        requests: &[Request<'_>],
-        timeout: Option<Duration>,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<(usize, Outcome)>, Error> {
-        let mut shared = self.lock();
-        let started = shared.clock.now();
-        let mut groups = Vec::new();
-        let mut rest = requests;
-        while !rest.is_empty() {
-            let (id, count) = shared.begin_together(rest, timeout)?;
-            groups.push((id, count));
-            rest = &rest[count..];
-        }
-        drop(shared);
-        let mut outcomes = Vec::with_capacity(groups.len());
-        let waited = self.wait(started, go_on, |shared| {
-            while let Some((id, count)) = groups.get(outcomes.len()) {
-                let Some(outcome) = shared.take_outcome(*id) else {
-                    return Progress::LookAgain(None);
-                };
-                outcomes.push((*count, outcome));
-            }
-            Progress::Done
-        });
-        self.end(groups.iter().map(|(id, _)| *id), &waited);
-        waited.map(|()| outcomes)
+    /// This thread does not want the outcomes of these requests any more.
+    pub(super) fn leave_all(&self, requests: impl Iterator<Item = RequestId>) {
+        self.lock().leave(requests);
     }
 
     /// Asks, and leaves it to the event loop to collect the outcome, or to nobody.
@@ -212,8 +204,7 @@ impl Connections {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, Error> {
         let mut lost = false;
-        let started = BootClock.now();
-        self.wait(started, go_on, |shared| {
+        self.wait(go_on, |shared| {
             let valid_until =
                 shared.conversation.lease_valid_until(shared.clock.now(), link, grant);
             let is_over = given_back();
@@ -247,11 +238,10 @@ impl Connections {
     /// Waits until `progress`, which looks for what this thread waits for, is done.
     fn wait(
         &self,
-        started: Timestamp,
         go_on: &mut dyn FnMut() -> bool,
         mut progress: impl FnMut(&mut Shared) -> Progress,
     ) -> Result<(), Error> {
-        let mut slice_ends = started + SLICE;
+        let mut slice_ends = BootClock.now() + SLICE;
         loop {
             let mut shared = self.lock();
             let now = self.exchange(&mut shared)?;

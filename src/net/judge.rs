@@ -52,25 +52,8 @@ impl Client {
     ) -> Result<Heard, Error> {
         let timeout = timeout.unwrap_or_default();
         match outcome {
-            Outcome::Reply(_, Reply::Refuse(problem)) => Err(Error::Refused(problem)),
-            Outcome::Reply(_, Reply::Decision(Decision { allowed: false, limit, .. }))
-                if matches!(request, Request::Acquire { wait: Wait::UpTo(_), .. }) =>
-            {
-                let limit = limit.to_string();
-                Err(Error::Late { keys: keys_of(request), timeout, limit })
-            }
-            Outcome::Reply(_, Reply::Decision(Decision { allowed: false, .. }))
-                if matches!(request, Request::Lock { wait: Wait::UpTo(_), .. }) =>
-            {
-                Err(Error::NotFree { keys: keys_of(request), timeout })
-            }
-            Outcome::Reply(link, reply) => Ok(Heard { link: Some(link), reply }),
-            Outcome::Late if matches!(request, Request::Lock { .. }) => {
-                Err(Error::NotFree { keys: keys_of(request), timeout })
-            }
-            Outcome::Late => {
-                Err(Error::Late { keys: keys_of(request), timeout, limit: String::new() })
-            }
+            Outcome::Reply(link, reply) => judge_reply(request, timeout, link, reply),
+            Outcome::Late => Err(late(request, timeout, String::new())),
             Outcome::Silence => {
                 let problem =
                     self.connections().map_or_else(|_| String::new(), Connections::problems);
@@ -90,6 +73,38 @@ impl Client {
             server: self.config.urls[from.0].to_string(),
             answer: String::from_utf8_lossy(body).chars().take(QUOTE_MAX).collect(),
         }
+    }
+}
+
+/// What the answer of a server means for whoever asked.
+pub(super) fn judge_reply(
+    request: &Request<'_>,
+    timeout: Duration,
+    link: LinkId,
+    reply: Reply,
+) -> Result<Heard, Error> {
+    match reply {
+        Reply::Refuse(problem) => Err(Error::Refused(problem)),
+        Reply::Decision(Decision { allowed: false, limit, .. }) if waits(request) => {
+            Err(late(request, timeout, limit.to_string()))
+        }
+        reply => Ok(Heard { link: Some(link), reply }),
+    }
+}
+
+fn waits(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Acquire { wait: Wait::UpTo(_), .. } | Request::Lock { wait: Wait::UpTo(_), .. }
+    )
+}
+
+/// The caller's time ran out in the queue.
+fn late(request: &Request<'_>, timeout: Duration, limit: String) -> Error {
+    let keys = keys_of(request);
+    match request {
+        Request::Lock { .. } => Error::NotFree { keys, timeout },
+        _ => Error::Late { keys, timeout, limit },
     }
 }
 

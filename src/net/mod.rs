@@ -2,6 +2,7 @@
 
 mod address;
 mod alarm;
+mod asking_all;
 mod client;
 mod clock;
 mod connections;
@@ -24,6 +25,7 @@ mod socket;
 mod stream;
 mod stream_socket;
 
+pub use asking_all::AskingAll;
 pub use client::{Client, Granted, Heard};
 pub use clock::{BootClock, unix_time};
 pub use context::{has_curve, libzmq_version};

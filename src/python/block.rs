@@ -41,7 +41,7 @@ impl Block {
         loop {
             match self.lender.spend(cost)? {
                 AtOnce::Yes => return Ok(Ok(())),
-                AtOnce::No(decision) => return Ok(Err(self.decision(decision))),
+                AtOnce::No(decision) => return Ok(Err(self.decision(py, decision))),
                 AtOnce::Ask(_) if asked => return self.ask_for_these(py, cost, timeout),
                 AtOnce::Ask(wanted) => {
                     asked = true;
@@ -78,31 +78,34 @@ impl Block {
     ) -> PyResult<Decision> {
         let owner = self.client.get();
         let policy = owner.policy(None)?;
-        let wanted = self.wanted(cost);
-        let request = wanted.request(wait, Hold::Spend)?;
+        let wanted = self.wanted(py, cost);
+        let request = wanted.request(py, wait, Hold::Spend)?;
         let heard =
             door::wait(py, |go_on| owner.client.acquire(&request, timeout, &policy, go_on))?;
-        decide(heard, &wanted, &policy)
+        decide(py, heard, &wanted, &policy)
     }
 
-    fn wanted(&self, cost: Cost) -> Wanted {
-        Wanted(vec![(self.lender.key().to_owned(), cost.permits())])
+    fn wanted(&self, py: Python<'_>, cost: Cost) -> Wanted {
+        Wanted::one(PyString::new(py, self.lender.key()).unbind(), cost)
     }
 
-    fn decision(&self, decision: engine::Decision) -> Decision {
-        Decision::new(decision, &self.wanted(Cost::ONE).0, None)
+    fn decision(&self, py: Python<'_>, decision: engine::Decision) -> Decision {
+        Decision::new(py, decision, &self.wanted(py, Cost::ONE), None)
     }
 
-    fn allowed(&self) -> Decision {
-        self.decision(engine::Decision {
-            allowed: true,
-            remaining: self.lender.left(),
-            retry_after: Some(Duration::ZERO),
-            reset_after: Duration::ZERO,
-            limit: Arc::from(""),
-            key: 0,
-            grant: None,
-        })
+    fn allowed(&self, py: Python<'_>) -> Decision {
+        self.decision(
+            py,
+            engine::Decision {
+                allowed: true,
+                remaining: self.lender.left(),
+                retry_after: Some(Duration::ZERO),
+                reset_after: Duration::ZERO,
+                limit: Arc::from(""),
+                key: 0,
+                grant: None,
+            },
+        )
     }
 }
 
@@ -136,7 +139,7 @@ impl Block {
     ) -> PyResult<Decision> {
         let timeout = self.client.get().timeout(timeout)?;
         Ok(match self.spend(py, Cost::new(cost.0)?, timeout)? {
-            Ok(()) => self.allowed(),
+            Ok(()) => self.allowed(py),
             Err(decision) => decision,
         })
     }
@@ -149,7 +152,7 @@ impl Block {
         let timeout = self.client.get().timeout(timeout)?;
         let cost = Cost::new(cost.0)?;
         match self.spend(py, cost, timeout)? {
-            Ok(()) => Ok(self.allowed()),
+            Ok(()) => Ok(self.allowed(py)),
             Err(_) => self.acquire_at_server(py, cost, wait_up_to(timeout), timeout),
         }
     }
@@ -159,14 +162,16 @@ impl Block {
     fn _spend<'py>(&self, py: Python<'py>, cost: Count) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self.lender.spend(Cost::new(cost.0)?)? {
             AtOnce::Yes => Ok(None),
-            AtOnce::No(decision) => Ok(Some(Bound::new(py, self.decision(decision))?.into_any())),
+            AtOnce::No(decision) => {
+                Ok(Some(Bound::new(py, self.decision(py, decision))?.into_any()))
+            }
             AtOnce::Ask(wanted) => Ok(Some(wanted.permits().into_pyobject(py)?.into_any())),
         }
     }
 
     /// The decision on permits that were spent here.
-    fn _allowed(&self) -> Decision {
-        self.allowed()
+    fn _allowed(&self, py: Python<'_>) -> Decision {
+        self.allowed(py)
     }
 
     /// The key.

@@ -82,9 +82,9 @@ impl LockerClient {
     ) -> PyResult<Decision> {
         let policy = self.policy(on_failure)?;
         self.client.open()?;
-        let request = wanted.request(wait, Hold::Spend)?;
+        let request = wanted.request(py, wait, Hold::Spend)?;
         let heard = door::wait(py, |go_on| self.client.acquire(&request, timeout, &policy, go_on))?;
-        decide(heard, wanted, &policy)
+        decide(py, heard, wanted, &policy)
     }
 }
 
@@ -144,7 +144,7 @@ impl LockerClient {
             return Ok(word(py, answer));
         };
         let wanted = Wanted::parse(key, None)?;
-        let heard = self.ask(py, &wanted.request(Wait::Patience, Hold::Spend)?, timeout)?;
+        let heard = self.ask(py, &wanted.request(py, Wait::Patience, Hold::Spend)?, timeout)?;
         Ok(word(py, answer(&heard)))
     }
 
@@ -176,26 +176,29 @@ impl LockerClient {
     #[pyo3(signature = (
         keys: "Iterable[str | dict[str, int]]", *, timeout=Given::Nothing, on_failure=None
     ))]
-    fn try_acquire_many(
+    fn try_acquire_many<'py>(
         &self,
-        py: Python<'_>,
-        keys: &Bound<'_, PyAny>,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
         timeout: Given<Timeout>,
         on_failure: Option<&str>,
-    ) -> PyResult<Vec<Decision>> {
+    ) -> PyResult<Vec<Bound<'py, Decision>>> {
         let (timeout, policy) = (self.timeout(timeout)?, self.policy(on_failure)?);
         let wanted = keys.try_iter()?.map(|key| Wanted::parse(&key?, None));
         let wanted = wanted.collect::<PyResult<Vec<_>>>()?;
-        let requests = wanted.iter().map(|wanted| wanted.request(Wait::No, Hold::Spend));
+        let requests = wanted.iter().map(|wanted| wanted.request(py, Wait::No, Hold::Spend));
         let requests = requests.collect::<Result<Vec<_>, _>>()?;
         self.client.open()?;
-        let heard =
-            door::wait(py, |go_on| self.client.acquire_all(&requests, timeout, &policy, go_on))?;
-        heard
-            .into_iter()
-            .zip(&wanted)
-            .map(|(heard, wanted)| decide(heard, wanted, &policy))
-            .collect()
+        let mut all = self.client.acquire_all(&requests, timeout, &policy)?;
+        let mut decisions = Vec::with_capacity(wanted.len());
+        while let Some(some) = door::wait(py, |go_on| all.next_answers(go_on))? {
+            for heard in some {
+                let decision = decide(py, heard, &wanted[decisions.len()], &policy)?;
+                decisions.push(Bound::new(py, decision)?);
+            }
+            py.check_signals()?;
+        }
+        Ok(decisions)
     }
 
     /// Asks for `cost` permits of `key`, and waits for them in the server's queue: first come,
@@ -231,9 +234,9 @@ impl LockerClient {
     ) -> PyResult<Decision> {
         let timeout = self.timeout(timeout)?;
         let wanted = Wanted::parse(key, cost)?;
-        let (key, cost) = wanted.demand()?.parts()[0];
+        let (key, cost) = wanted.demand(py)?.parts()[0];
         let heard = self.ask(py, &Request::Peek { key, cost }, timeout)?;
-        decide(heard, &wanted, &Policy::Raise)
+        decide(py, heard, &wanted, &Policy::Raise)
     }
 
     /// Forgets everything that was used of `key`, and a freeze. Leases stay.
@@ -297,9 +300,9 @@ impl LockerClient {
         let wanted = Wanted::parse(key, cost)?;
         let hold = hold(ttl)?;
         self.client.open()?;
-        let request = wanted.request(wait_up_to(timeout), hold)?;
+        let request = wanted.request(py, wait_up_to(timeout), hold)?;
         let heard = door::wait(py, |go_on| self.client.ask(&request, None, timeout, go_on))?;
-        Held::new(&self.client, wanted, hold, heard)
+        Held::new(py, &self.client, wanted, hold, heard)
     }
 
     /// Takes locks: waits for them, or not. `None` if they were not to be had without a wait.
@@ -314,9 +317,9 @@ impl LockerClient {
     ) -> PyResult<Option<Held>> {
         let timeout = self.timeout(timeout)?;
         let wait = if wait { wait_up_to(timeout) } else { Wait::No };
-        let heard = self.ask(py, &wish.request(actor, wait)?, timeout)?;
+        let heard = self.ask(py, &wish.request(py, actor, wait)?, timeout)?;
         let held = heard.granted().is_some();
-        held.then(|| Held::new(&self.client, wish.wanted(), wish.hold(), heard)).transpose()
+        held.then(|| Held::new(py, &self.client, wish.wanted(py), wish.hold(), heard)).transpose()
     }
 
     /// Takes a lock from its holders; with `token`, only from the one that has it, which must be
@@ -413,10 +416,15 @@ fn policy(name: &str, share: Option<&Policy>) -> Result<Policy, Error> {
 }
 
 /// The decision in an answer; of the policy, if no server gave one.
-pub(super) fn decide(heard: Heard, wanted: &Wanted, policy: &Policy) -> PyResult<Decision> {
+pub(super) fn decide(
+    py: Python<'_>,
+    heard: Heard,
+    wanted: &Wanted,
+    policy: &Policy,
+) -> PyResult<Decision> {
     let by_policy = heard.is_by_policy().then(|| policy.name());
     match heard.reply {
-        Reply::Decision(decision) => Ok(Decision::new(decision, &wanted.0, by_policy)),
+        Reply::Decision(decision) => Ok(Decision::new(py, decision, wanted, by_policy)),
         other => Err(Error::unexpected(&other).into()),
     }
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::engine;
+use crate::python::demand::Wanted;
 
 /// Whether a request is allowed, and what is left of its key. True if it is allowed.
 #[pyclass(frozen, module = "zmqlocker")]
 pub(super) struct Decision {
     inner: engine::Decision,
-    key: Box<str>,
+    key: Py<PyString>,
     policy: Option<&'static str>,
 }
 
@@ -21,11 +23,13 @@ impl Decision {
 
     /// The decision of a server, or of the policy of that name, on a request for these keys.
     pub(super) fn new(
+        py: Python<'_>,
         decision: engine::Decision,
-        keys: &[(String, u64)],
+        wanted: &Wanted,
         policy: Option<&'static str>,
     ) -> Self {
-        let key = keys.get(decision.key).map_or("", |(key, _)| key.as_str()).into();
+        let key = wanted.name(decision.key).map(|name| name.clone_ref(py));
+        let key = key.unwrap_or_else(|| PyString::intern(py, "").unbind());
         Self { inner: decision, key, policy }
     }
 }
@@ -65,7 +69,7 @@ impl Decision {
 
     /// The key that this is about: of several, the one that said no, or has the fewest left.
     #[getter]
-    fn key(&self) -> &str {
+    fn key(&self) -> &Py<PyString> {
         &self.key
     }
 
@@ -79,19 +83,20 @@ impl Decision {
         self.inner.allowed
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let Self { inner: decision, key, policy } = self;
+        let key = key.to_str(py)?;
         let allowed = if decision.allowed { "True" } else { "False" };
         let retry_after =
             self.retry_after().map_or_else(|| "None".to_owned(), |seconds| format!("{seconds:?}"));
         let policy = policy.map_or_else(String::new, |policy| format!(", policy={policy:?}"));
-        format!(
+        Ok(format!(
             "zmqlocker.Decision(allowed={allowed}, remaining={}, retry_after={retry_after}, \
              reset_after={:?}, limit={:?}, key={key:?}{policy})",
             decision.remaining,
             self.reset_after(),
             &*decision.limit,
-        )
+        ))
     }
 }
 

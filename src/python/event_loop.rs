@@ -93,10 +93,12 @@ impl EventLoopClient {
             return Ok(word(py, answer).clone().into_any());
         }
         let request = match &waiting.asked {
-            Asked::Word(wanted) => Some(wanted.request(Wait::Patience, Hold::Spend)?),
-            Asked::Permits(wanted, wait, _) => Some(wanted.request(*wait, Hold::Spend)?),
-            Asked::Hold(wanted, hold) => Some(wanted.request(wait_up_to(waiting.timeout), *hold)?),
-            Asked::Lock(wish, actor, wait) => Some(wish.get().request(*actor, *wait)?),
+            Asked::Word(wanted) => Some(wanted.request(py, Wait::Patience, Hold::Spend)?),
+            Asked::Permits(wanted, wait, _) => Some(wanted.request(py, *wait, Hold::Spend)?),
+            Asked::Hold(wanted, hold) => {
+                Some(wanted.request(py, wait_up_to(waiting.timeout), *hold)?)
+            }
+            Asked::Lock(wish, actor, wait) => Some(wish.get().request(py, *actor, *wait)?),
             Asked::Seed | Asked::Peek(_) | Asked::Refill(..) | Asked::Locks | Asked::Nothing => {
                 None
             }
@@ -115,19 +117,19 @@ impl EventLoopClient {
         match &waiting.asked {
             Asked::Word(_) => Ok(word(py, answer(&heard)).clone().into_any()),
             Asked::Permits(wanted, _, policy) => {
-                Ok(Bound::new(py, decide(heard, wanted, policy)?)?.into_any())
+                Ok(Bound::new(py, decide(py, heard, wanted, policy)?)?.into_any())
             }
             Asked::Peek(wanted) => {
-                Ok(Bound::new(py, decide(heard, wanted, &Policy::Raise)?)?.into_any())
+                Ok(Bound::new(py, decide(py, heard, wanted, &Policy::Raise)?)?.into_any())
             }
             Asked::Hold(wanted, hold) => {
-                let lease = Held::new(client, wanted.clone(), *hold, heard)?;
+                let lease = Held::new(py, client, wanted.copy(py), *hold, heard)?;
                 Ok(Bound::new(py, lease)?.into_any())
             }
             Asked::Lock(..) if heard.granted().is_none() => Ok(py.None().into_bound(py)),
             Asked::Lock(wish, ..) => {
                 let wish = wish.get();
-                let lease = Held::new(client, wish.wanted(), wish.hold(), heard)?;
+                let lease = Held::new(py, client, wish.wanted(py), wish.hold(), heard)?;
                 Ok(Bound::new(py, lease)?.into_any())
             }
             Asked::Locks => match heard.reply {
@@ -146,6 +148,7 @@ impl EventLoopClient {
     /// The decision of a policy, if no server is there.
     fn by_policy(
         &self,
+        py: Python<'_>,
         wanted: &Wanted,
         wait: Wait,
         policy: &Policy,
@@ -154,8 +157,8 @@ impl EventLoopClient {
         if matches!(policy, Policy::Raise) || client.is_reachable()? {
             return Ok(None);
         }
-        let heard = client.fall_back(&wanted.request(wait, Hold::Spend)?, policy);
-        decide(heard, wanted, policy).map(Some)
+        let heard = client.fall_back(&wanted.request(py, wait, Hold::Spend)?, policy);
+        decide(py, heard, wanted, policy).map(Some)
     }
 }
 
@@ -226,6 +229,7 @@ impl EventLoopClient {
     #[pyo3(signature = (future, key, timeout: "object"))]
     fn next(
         &self,
+        py: Python<'_>,
         future: Py<PyAny>,
         key: Option<&Bound<'_, PyAny>>,
         timeout: Given<Timeout>,
@@ -240,8 +244,8 @@ impl EventLoopClient {
             return Ok(id.0);
         };
         let wanted = Wanted::parse(key, None)?;
-        let request = wanted.request(Wait::Patience, Hold::Spend)?;
-        self.begin(&request, future, timeout, || Asked::Word(wanted.clone()))
+        let request = wanted.request(py, Wait::Patience, Hold::Spend)?;
+        self.begin(&request, future, timeout, || Asked::Word(wanted.copy(py)))
     }
 
     /// The number of the request, or the decision of a policy that has not to ask.
@@ -261,17 +265,18 @@ impl EventLoopClient {
         let wanted = Wanted::parse(key, cost)?;
         let policy = self.client.get().policy(on_failure)?;
         let wait = if wait { wait_up_to(timeout) } else { Wait::No };
-        if let Some(decision) = self.by_policy(&wanted, wait, &policy)? {
+        if let Some(decision) = self.by_policy(py, &wanted, wait, &policy)? {
             future.call_method1(py, pyo3::intern!(py, "set_result"), (decision,))?;
             return Ok(0);
         }
-        let request = wanted.request(wait, Hold::Spend)?;
-        self.begin(&request, future, timeout, || Asked::Permits(wanted.clone(), wait, policy))
+        let request = wanted.request(py, wait, Hold::Spend)?;
+        self.begin(&request, future, timeout, || Asked::Permits(wanted.copy(py), wait, policy))
     }
 
     #[pyo3(signature = (future, key, cost, timeout: "object"))]
     fn peek(
         &self,
+        py: Python<'_>,
         future: Py<PyAny>,
         key: &Bound<'_, PyString>,
         cost: Option<Count>,
@@ -279,8 +284,8 @@ impl EventLoopClient {
     ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
         let wanted = Wanted::parse(key, cost)?;
-        let (key, cost) = wanted.demand()?.parts()[0];
-        self.begin(&Request::Peek { key, cost }, future, timeout, || Asked::Peek(wanted.clone()))
+        let (key, cost) = wanted.demand(py)?.parts()[0];
+        self.begin(&Request::Peek { key, cost }, future, timeout, || Asked::Peek(wanted.copy(py)))
     }
 
     #[pyo3(signature = (future, key, timeout: "object"))]
@@ -330,6 +335,7 @@ impl EventLoopClient {
     #[pyo3(signature = (future, key, cost, ttl, timeout: "object"))]
     fn hold(
         &self,
+        py: Python<'_>,
         future: Py<PyAny>,
         key: &Bound<'_, PyAny>,
         cost: Option<Count>,
@@ -339,14 +345,15 @@ impl EventLoopClient {
         let timeout = self.timeout(timeout)?;
         let wanted = Wanted::parse(key, cost)?;
         let hold = hold(ttl)?;
-        let request = wanted.request(wait_up_to(timeout), hold)?;
-        self.begin(&request, future, timeout, || Asked::Hold(wanted.clone(), hold))
+        let request = wanted.request(py, wait_up_to(timeout), hold)?;
+        self.begin(&request, future, timeout, || Asked::Hold(wanted.copy(py), hold))
     }
 
     /// Takes locks: waits for them, or not.
     #[pyo3(signature = (future, wish, actor, wait, timeout: "object"))]
     fn lock(
         &self,
+        py: Python<'_>,
         future: Py<PyAny>,
         wish: Py<LockWish>,
         actor: u64,
@@ -355,7 +362,7 @@ impl EventLoopClient {
     ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
         let wait = if wait { wait_up_to(timeout) } else { Wait::No };
-        let id = self.client().begin(&wish.get().request(actor, wait)?, None, timeout)?;
+        let id = self.client().begin(&wish.get().request(py, actor, wait)?, None, timeout)?;
         let asked = Asked::Lock(wish, actor, wait);
         self.waiting().insert(id, Waiting { future, timeout, asked });
         Ok(id.0)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use smallvec::SmallVec;
 
 use crate::engine::{Hold, Request};
@@ -31,14 +32,14 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(
+        py: Python<'_>,
         client: &Arc<Client>,
         wanted: Wanted,
         hold: Hold,
         heard: Heard,
     ) -> PyResult<Self> {
         let granted = heard.granted();
-        let decision = decide(heard, &wanted, &Policy::Raise)?;
-        let decision = Python::attach(|py| Py::new(py, decision))?;
+        let decision = Py::new(py, decide(py, heard, &wanted, &Policy::Raise)?)?;
         let given_back = AtomicBool::new(false);
         let (client, process) = (Arc::clone(client), std::process::id());
         Ok(Self { client, wanted, hold, granted, given_back, process, decision })
@@ -66,8 +67,9 @@ impl Held {
 impl Held {
     /// What was taken of each key, in the order in which they were given.
     #[getter]
-    fn parts(&self) -> Vec<(&str, u64)> {
-        self.wanted.0.iter().map(|(key, cost)| (key.as_str(), *cost)).collect()
+    fn parts(&self) -> Vec<(&Py<PyString>, u64)> {
+        let names = (0..).map_while(|place| self.wanted.name(place));
+        names.zip(self.wanted.costs()).collect()
     }
 
     /// Whether it was given back already.
@@ -118,7 +120,7 @@ impl Held {
 
 impl Held {
     fn all(&self) -> SmallVec<[u64; 1]> {
-        self.wanted.0.iter().map(|(_, cost)| *cost).collect()
+        self.wanted.costs().collect()
     }
 
     /// Whether this process holds it: a forked child does not.

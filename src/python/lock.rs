@@ -5,17 +5,17 @@ use pyo3::types::PyString;
 
 use crate::config::Span;
 use crate::engine::{
-    Cost, Hold, Key, LockPage, LockRequest, LockRow, Locks, Mode, Request, Shape, Term, Wait,
+    Cost, Hold, LockPage, LockRequest, LockRow, Locks, Mode, Request, Shape, Term, Wait,
 };
 use crate::error::Error;
 use crate::python::argument::{Count, Seconds};
 use crate::python::decision::seconds_up;
-use crate::python::demand::{Wanted, named};
+use crate::python::demand::{Wanted, key, plain};
 
 /// Which locks are wanted, in which mode, and for how long.
 #[pyclass(frozen, module = "zmqlocker._zmqlocker")]
 pub(super) struct LockWish {
-    parts: Vec<(String, Mode)>,
+    parts: Vec<(Py<PyString>, Mode)>,
     term: Term,
 }
 
@@ -25,6 +25,7 @@ impl LockWish {
     #[pyo3(signature = (keys, mode, *, size, cost, ttl, max_hold, renew))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
+        py: Python<'_>,
         keys: Vec<Bound<'_, PyString>>,
         mode: &str,
         size: Count,
@@ -46,17 +47,17 @@ impl LockWish {
         let ttl = Span::Positive.parse("ttl", ttl.0)?;
         let max_hold = max_hold.map(|length| Span::Positive.parse("max_hold", length.0));
         let max_hold = if renew { max_hold.transpose()? } else { Some(ttl) };
-        let keys = keys.iter().map(|key| Ok((named(key)?.as_str().to_owned(), mode)));
+        let keys = keys.iter().map(|key| Ok((plain(key)?, mode)));
         let parts = keys.collect::<Result<_, Error>>()?;
         let wish = Self { parts, term: Term::new(ttl, max_hold)? };
-        wish.locks()?;
+        wish.locks(py)?;
         Ok(wish)
     }
 
     /// The keys, in the order in which they were given.
     #[getter]
-    fn keys(&self) -> Vec<&str> {
-        self.parts.iter().map(|(key, _)| key.as_str()).collect()
+    fn keys(&self, py: Python<'_>) -> Vec<Py<PyString>> {
+        self.parts.iter().map(|(key, _)| key.clone_ref(py)).collect()
     }
 
     /// Whether leases are renewed.
@@ -67,8 +68,13 @@ impl LockWish {
 }
 
 impl LockWish {
-    pub(super) fn request(&self, actor: u64, wait: Wait) -> Result<Request<'_>, Error> {
-        let wanted = LockRequest { locks: self.locks()?, term: self.term, actor };
+    pub(super) fn request(
+        &self,
+        py: Python<'_>,
+        actor: u64,
+        wait: Wait,
+    ) -> Result<Request<'_>, Error> {
+        let wanted = LockRequest { locks: self.locks(py)?, term: self.term, actor };
         Ok(Request::Lock { wanted, wait })
     }
 
@@ -77,12 +83,13 @@ impl LockWish {
     }
 
     /// The keys, and how many permits each takes.
-    pub(super) fn wanted(&self) -> Wanted {
-        Wanted(self.parts.iter().map(|(key, mode)| (key.clone(), mode.permits())).collect())
+    pub(super) fn wanted(&self, py: Python<'_>) -> Wanted {
+        let cost = |mode: &Mode| Cost::new(mode.permits().into()).unwrap_or(Cost::ONE);
+        Wanted::of(self.parts.iter().map(|(key, mode)| (key.clone_ref(py), cost(mode))))
     }
 
-    fn locks(&self) -> Result<Locks<'_>, Error> {
-        let parts = self.parts.iter().map(|(key, mode)| Ok((Key::parse(key)?, *mode)));
+    fn locks(&self, py: Python<'_>) -> Result<Locks<'_>, Error> {
+        let parts = self.parts.iter().map(|(name, mode)| Ok((key(name.to_str(py))?, *mode)));
         Locks::new(parts.collect::<Result<Vec<_>, Error>>()?)
     }
 }
