@@ -74,6 +74,7 @@ class EventLoopClient:
         cost: SupportsIndex | None,
         timeout: object,
         on_failure: str | None,
+        left: SupportsFloat | SupportsIndex | None = None,
     ) -> int: ...
     def break_lock(
         self, /, future: Any, key: str, token: SupportsIndex | None, timeout: object
@@ -95,9 +96,17 @@ class EventLoopClient:
         cost: SupportsIndex | None,
         ttl: SupportsFloat | SupportsIndex | None,
         timeout: object,
+        left: SupportsFloat | SupportsIndex | None = None,
     ) -> int: ...
     def lock(
-        self, /, future: Any, wish: LockWish, actor: SupportsIndex, wait: bool, timeout: object
+        self,
+        /,
+        future: Any,
+        wish: LockWish,
+        actor: SupportsIndex,
+        wait: bool,
+        timeout: object,
+        left: SupportsFloat | SupportsIndex | None = None,
     ) -> int: ...
     def locks(self, /, future: Any, start: SupportsIndex, timeout: object) -> int: ...
     def next(self, /, future: Any, key: Any | None, timeout: object) -> int: ...

@@ -170,8 +170,8 @@ class LockerClient(Locking[Lock]):
     ) -> Decision:
         """Ask for `cost` permits of `key`, and wait for them in the server's queue."""
 
-        def start(future: asyncio.Future[Any], left: _Timeout) -> int:
-            return self._core.acquire(future, True, key, cost, left, on_failure)
+        def start(future: asyncio.Future[Any], left: float | None) -> int:
+            return self._core.acquire(future, True, key, cost, timeout, on_failure, left)
 
         decision: Decision = await self._ask_until_heard(start, timeout)
         return decision
@@ -259,9 +259,9 @@ class LockerClient(Locking[Lock]):
         return repr(self._client).replace("zmqlocker.", "zmqlocker.asyncio.", 1)
 
     async def _hold(self, wanted: tuple[Any, ...], timeout: _Timeout) -> _zmqlocker.Held:
-        def start(future: asyncio.Future[Any], left: _Timeout) -> int:
+        def start(future: asyncio.Future[Any], left: float | None) -> int:
             key, cost, ttl = wanted
-            return self._core.hold(future, key, cost, ttl, left)
+            return self._core.hold(future, key, cost, ttl, timeout, left)
 
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held
@@ -269,8 +269,8 @@ class LockerClient(Locking[Lock]):
     async def _lock(
         self, wish: _zmqlocker.LockWish, actor: int, timeout: _Timeout
     ) -> _zmqlocker.Held:
-        def start(future: asyncio.Future[Any], left: _Timeout) -> int:
-            return self._core.lock(future, wish, actor, True, left)
+        def start(future: asyncio.Future[Any], left: float | None) -> int:
+            return self._core.lock(future, wish, actor, True, timeout, left)
 
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held
@@ -322,14 +322,14 @@ class LockerClient(Locking[Lock]):
 
     async def _ask_until_heard(
         self,
-        start: Callable[[asyncio.Future[Any], _Timeout], int],
+        start: Callable[[asyncio.Future[Any], float | None], int],
         timeout: _Timeout,
     ) -> Any:
         """Ask, and ask again where the server has let the place in its queue go."""
         loop = asyncio.get_running_loop()
         allowed = self._client.default_timeout if timeout is ... else timeout
         deadline = None if allowed is None else loop.time() + allowed
-        left = timeout
+        left = None
         while True:
             try:
                 return await self._ask(start, left)

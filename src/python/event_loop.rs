@@ -35,6 +35,19 @@ pub(super) struct EventLoopClient {
     waiting: Mutex<BTreeMap<RequestId, Waiting>>,
 }
 
+/// How long a caller waits, and how much of that is left.
+#[derive(Clone, Copy)]
+struct Waits {
+    timeout: Option<Duration>,
+    left: Option<Duration>,
+}
+
+impl From<Option<Duration>> for Waits {
+    fn from(timeout: Option<Duration>) -> Self {
+        Self { timeout, left: timeout }
+    }
+}
+
 /// A future, and what it is to become.
 struct Waiting {
     future: Py<PyAny>,
@@ -68,14 +81,20 @@ impl EventLoopClient {
         Ok(self.client.get().timeout(given)?)
     }
 
+    fn waits(&self, given: Given<Timeout>, left: Option<Seconds>) -> PyResult<Waits> {
+        let all = Waits::from(self.timeout(given)?);
+        Ok(if left.is_some() { Waits { left: self::timeout(left)?, ..all } } else { all })
+    }
+
     fn begin(
         &self,
         request: &Request<'_>,
         future: Py<PyAny>,
-        timeout: Option<Duration>,
+        waits: impl Into<Waits>,
         asked: impl FnOnce() -> Asked,
     ) -> PyResult<u64> {
-        let id = self.client().begin(request, None, timeout)?;
+        let Waits { timeout, left } = waits.into();
+        let id = self.client().begin(request, None, left)?;
         self.waiting().insert(id, Waiting { future, timeout, asked: asked() });
         Ok(id.0)
     }
@@ -248,8 +267,9 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Word(wanted.copy(py)))
     }
 
-    /// The number of the request, or the decision of a policy that has not to ask.
-    #[pyo3(signature = (future, wait, key, cost, timeout: "object", on_failure))]
+    /// The number of the request, or 0 if a policy decided that has not to ask. `left` is what is
+    /// left of the timeout, where not all of it is.
+    #[pyo3(signature = (future, wait, key, cost, timeout: "object", on_failure, left=None))]
     #[allow(clippy::too_many_arguments, reason = "one caller hands on what Python named")]
     fn acquire(
         &self,
@@ -260,17 +280,18 @@ impl EventLoopClient {
         cost: Option<Count>,
         timeout: Given<Timeout>,
         on_failure: Option<&str>,
+        left: Option<Seconds>,
     ) -> PyResult<u64> {
-        let timeout = self.timeout(timeout)?;
+        let waits = self.waits(timeout, left)?;
         let wanted = Wanted::parse(key, cost)?;
         let policy = self.client.get().policy(on_failure)?;
-        let wait = if wait { wait_up_to(timeout) } else { Wait::No };
+        let wait = if wait { wait_up_to(waits.left) } else { Wait::No };
         if let Some(decision) = self.by_policy(py, &wanted, wait, &policy)? {
             future.call_method1(py, pyo3::intern!(py, "set_result"), (decision,))?;
             return Ok(0);
         }
         let request = wanted.request(py, wait, Hold::Spend)?;
-        self.begin(&request, future, timeout, || Asked::Permits(wanted.copy(py), wait, policy))
+        self.begin(&request, future, waits, || Asked::Permits(wanted.copy(py), wait, policy))
     }
 
     #[pyo3(signature = (future, key, cost, timeout: "object"))]
@@ -331,8 +352,9 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
-    /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation.
-    #[pyo3(signature = (future, key, cost, ttl, timeout: "object"))]
+    /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation. `left` is
+    /// as in `acquire()`.
+    #[pyo3(signature = (future, key, cost, ttl, timeout: "object", left=None))]
     fn hold(
         &self,
         py: Python<'_>,
@@ -341,16 +363,18 @@ impl EventLoopClient {
         cost: Option<Count>,
         ttl: Option<Seconds>,
         timeout: Given<Timeout>,
+        left: Option<Seconds>,
     ) -> PyResult<u64> {
-        let timeout = self.timeout(timeout)?;
+        let waits = self.waits(timeout, left)?;
         let wanted = Wanted::parse(key, cost)?;
         let hold = hold(ttl)?;
-        let request = wanted.request(py, wait_up_to(timeout), hold)?;
-        self.begin(&request, future, timeout, || Asked::Hold(wanted.copy(py), hold))
+        let request = wanted.request(py, wait_up_to(waits.left), hold)?;
+        self.begin(&request, future, waits, || Asked::Hold(wanted.copy(py), hold))
     }
 
-    /// Takes locks: waits for them, or not.
-    #[pyo3(signature = (future, wish, actor, wait, timeout: "object"))]
+    /// Takes locks: waits for them, or not. `left` is as in `acquire()`.
+    #[pyo3(signature = (future, wish, actor, wait, timeout: "object", left=None))]
+    #[allow(clippy::too_many_arguments, reason = "one caller hands on what Python named")]
     fn lock(
         &self,
         py: Python<'_>,
@@ -359,13 +383,13 @@ impl EventLoopClient {
         actor: u64,
         wait: bool,
         timeout: Given<Timeout>,
+        left: Option<Seconds>,
     ) -> PyResult<u64> {
-        let timeout = self.timeout(timeout)?;
-        let wait = if wait { wait_up_to(timeout) } else { Wait::No };
-        let id = self.client().begin(&wish.get().request(py, actor, wait)?, None, timeout)?;
-        let asked = Asked::Lock(wish, actor, wait);
-        self.waiting().insert(id, Waiting { future, timeout, asked });
-        Ok(id.0)
+        let waits = self.waits(timeout, left)?;
+        let wait = if wait { wait_up_to(waits.left) } else { Wait::No };
+        let kept = wish.clone_ref(py);
+        let request = wish.get().request(py, actor, wait)?;
+        self.begin(&request, future, waits, || Asked::Lock(kept, actor, wait))
     }
 
     /// Takes a lock from its holders.
