@@ -63,6 +63,14 @@ pub enum Error {
         /// How long the caller was ready to wait.
         timeout: Duration,
     },
+    /// No server answered, and the policy for that let nobody in.
+    #[error("no permit of {keys}: no server answers, and the policy is {policy:?}")]
+    ByPolicy {
+        /// The keys that were asked for.
+        keys: String,
+        /// The name of the policy.
+        policy: &'static str,
+    },
     /// A server refused a request because it cannot be answered.
     #[error("{0}")]
     Refused(Problem),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{
-    Bounds, ClientInfo, Decision, Input, Limits, Machine, Output, Reply, Request, RequestId, Rules,
-    SessionId, Wait,
+    Bounds, ClientInfo, Decision, Hold, Input, Limits, Machine, Output, Reply, Request, RequestId,
+    Rules, SessionId, Wait,
 };
 use crate::time::Timestamp;
 
@@ -84,9 +84,10 @@ impl Fallback {
             self.share = Share::new(now, limits);
         }
         let share = self.share.as_mut()?;
-        let Request::Acquire { demand, hold, .. } = request else { return None };
-        // Nobody is there to wait with.
-        let request = Request::Acquire { demand: demand.clone(), wait: Wait::No, hold: *hold };
+        let Request::Acquire { demand, .. } = request else { return None };
+        // Nobody is there to wait with, or to give anything back to.
+        let (demand, wait, hold) = (demand.clone(), Wait::No, Hold::Spend);
+        let request = Request::Acquire { demand, wait, hold };
         share.last = RequestId(share.last.0 + 1);
         share.machine.handle(now, Input::Beat(share.session, share.last));
         share.machine.handle(now, Input::Ask(share.session, share.last, &request));
@@ -113,7 +114,7 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Cost, Demand, Hold, Key};
+    use crate::engine::{Cost, Demand, Key};
 
     fn allowed(fallback: &mut Fallback, policy: &Policy, key: &str, millis: u64) -> bool {
         let demand = Demand::one(Key::parse(key).unwrap(), Cost::ONE);

@@ -27,7 +27,7 @@ class Permit(_Lease):
     """
 
     async def __aenter__(self) -> Self:
-        """Wait for the permits. Never enters without them."""
+        """Wait for the permits. Never enters without them, or a policy that allows it."""
         self._must_be_free()
         self._held = await self._client._hold(self._wanted, self._options)
         return self
@@ -42,7 +42,7 @@ class Reservation(_Reservation):
     """Permits that are spent when the block ends, but for what `commit()` gives back."""
 
     async def __aenter__(self) -> Self:
-        """Wait for the permits. Never enters without them."""
+        """Wait for the permits. Never enters without them, or a policy that allows it."""
         self._must_be_free()
         self._held = await self._client._hold(self._wanted, self._options)
         return self

@@ -67,7 +67,7 @@ class Permit(_Lease):
     """
 
     def __enter__(self) -> Self:
-        """Wait for the permits. Never enters without them."""
+        """Wait for the permits. Never enters without them, or a policy that allows it."""
         self._must_be_free()
         self._held = self._client._hold(*self._wanted, **self._options)
         return self
@@ -82,7 +82,7 @@ class Reservation(_Reservation):
     """Permits that are spent when the `with` block ends, but for what `commit()` gives back."""
 
     def __enter__(self) -> Self:
-        """Wait for the permits. Never enters without them."""
+        """Wait for the permits. Never enters without them, or a policy that allows it."""
         self._must_be_free()
         self._held = self._client._hold(*self._wanted, **self._options)
         return self
@@ -147,13 +147,17 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
         *,
         ttl: float = 0.8,
         timeout: _Timeout = ...,
+        on_failure: str | None = None,
     ) -> Permit:
         """Hold permits of a concurrency limit in a `with` block.
 
         They are waited for in the server's queue, `timeout` seconds at most: then the block raises
         `LockTimeout`. Permits of other limits of the key are spent.
+
+        Where no server answers, the failure policy lets the block run, holding nothing, or raises
+        `LockTimeout` at once.
         """
-        return Permit(self, (key, cost), {"ttl": ttl, **_given(timeout)})
+        return Permit(self, (key, cost), {"ttl": ttl, "on_failure": on_failure, **_given(timeout)})
 
     def reserve(
         self,
@@ -161,13 +165,14 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
         cost: int | None = None,
         *,
         timeout: _Timeout = ...,
+        on_failure: str | None = None,
     ) -> Reservation:
         """Take permits in a `with` block whose real cost is known only afterwards.
 
         Call `commit()` of what the block gives with what was spent; the rest goes back. Without it,
-        all is spent.
+        all is spent. Where no server answers, the failure policy decides as for `limit()`.
         """
-        return Reservation(self, (key, cost), _given(timeout))
+        return Reservation(self, (key, cost), {"on_failure": on_failure, **_given(timeout)})
 
     def block(self, key: str) -> _zmqlocker.Block:
         """Have permits of `key` in advance and spend them without a round trip."""
@@ -180,9 +185,12 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
         *,
         ttl: float = 0.8,
         timeout: _Timeout = ...,
+        on_failure: str | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Have each call of a function wait for its permits, and hold them while it runs.
 
         A coroutine function waits in a thread; `zmqlocker.asyncio` needs none.
         """
-        return during(lambda: self.limit(key, cost, ttl=ttl, timeout=timeout))
+        return during(
+            lambda: self.limit(key, cost, ttl=ttl, timeout=timeout, on_failure=on_failure)
+        )

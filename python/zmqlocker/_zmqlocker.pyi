@@ -96,6 +96,7 @@ class EventLoopClient:
         cost: SupportsIndex | None,
         ttl: SupportsFloat | SupportsIndex | None,
         timeout: object,
+        on_failure: str | None,
         left: SupportsFloat | SupportsIndex | None = None,
     ) -> int: ...
     def lock(
@@ -228,6 +229,7 @@ class LockerClient:
         *,
         ttl: SupportsFloat | SupportsIndex | None = None,
         timeout: SupportsFloat | SupportsIndex | None = ...,
+        on_failure: str | None = None,
     ) -> Held: ...
     def _lock(
         self,

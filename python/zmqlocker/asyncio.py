@@ -183,15 +183,21 @@ class LockerClient(Locking[Lock]):
         *,
         ttl: float = 0.8,
         timeout: _Timeout = ...,
+        on_failure: str | None = None,
     ) -> Permit:
         """Hold permits of a concurrency limit in an `async with` block."""
-        return Permit(self, (key, cost, ttl), timeout)
+        return Permit(self, (key, cost, ttl, on_failure), timeout)
 
     def reserve(
-        self, key: _Keys, cost: int | None = None, *, timeout: _Timeout = ...
+        self,
+        key: _Keys,
+        cost: int | None = None,
+        *,
+        timeout: _Timeout = ...,
+        on_failure: str | None = None,
     ) -> Reservation:
         """Take permits in an `async with` block whose real cost is known only afterwards."""
-        return Reservation(self, (key, cost, None), timeout)
+        return Reservation(self, (key, cost, None, on_failure), timeout)
 
     def block(self, key: str) -> Block:
         """Have permits of `key` in advance and spend them without a round trip."""
@@ -204,9 +210,12 @@ class LockerClient(Locking[Lock]):
         *,
         ttl: float = 0.8,
         timeout: _Timeout = ...,
+        on_failure: str | None = None,
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Have each call of a coroutine function wait for its permits, and hold them meanwhile."""
-        return during(lambda: self.limit(key, cost, ttl=ttl, timeout=timeout))
+        return during(
+            lambda: self.limit(key, cost, ttl=ttl, timeout=timeout, on_failure=on_failure)
+        )
 
     async def peek(self, key: str, cost: int | None = None, *, timeout: _Timeout = ...) -> Decision:
         """Tell what the answer to a request would be. Takes nothing."""
@@ -260,8 +269,8 @@ class LockerClient(Locking[Lock]):
 
     async def _hold(self, wanted: tuple[Any, ...], timeout: _Timeout) -> _zmqlocker.Held:
         def start(future: asyncio.Future[Any], left: float | None) -> int:
-            key, cost, ttl = wanted
-            return self._core.hold(future, key, cost, ttl, timeout, left)
+            key, cost, ttl, on_failure = wanted
+            return self._core.hold(future, key, cost, ttl, timeout, on_failure, left)
 
         held: _zmqlocker.Held = await self._ask_until_heard(start, timeout)
         return held

@@ -286,7 +286,8 @@ impl LockerClient {
 
     /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation.
     #[pyo3(signature = (
-        key: "str | dict[str, int]", cost=None, *, ttl=None, timeout=Given::Nothing
+        key: "str | dict[str, int]", cost=None, *, ttl=None, timeout=Given::Nothing,
+        on_failure=None
     ))]
     fn _hold(
         &self,
@@ -295,14 +296,15 @@ impl LockerClient {
         cost: Option<Count>,
         ttl: Option<Seconds>,
         timeout: Given<Timeout>,
+        on_failure: Option<&str>,
     ) -> PyResult<Held> {
-        let timeout = self.timeout(timeout)?;
+        let (timeout, policy) = (self.timeout(timeout)?, self.policy(on_failure)?);
         let wanted = Wanted::parse(key, cost)?;
         let hold = hold(ttl)?;
         self.client.open()?;
         let request = wanted.request(py, wait_up_to(timeout), hold)?;
-        let heard = door::wait(py, |go_on| self.client.ask(&request, None, timeout, go_on))?;
-        Held::new(py, &self.client, wanted, hold, heard)
+        let heard = door::wait(py, |go_on| self.client.acquire(&request, timeout, &policy, go_on))?;
+        Held::new(py, &self.client, wanted, hold, heard, &policy)
     }
 
     /// Takes locks: waits for them, or not. `None` if they were not to be had without a wait.
@@ -319,7 +321,10 @@ impl LockerClient {
         let wait = if wait { wait_up_to(timeout) } else { Wait::No };
         let heard = self.ask(py, &wish.request(py, actor, wait)?, timeout)?;
         let held = heard.granted().is_some();
-        held.then(|| Held::new(py, &self.client, wish.wanted(py), wish.hold(), heard)).transpose()
+        held.then(|| {
+            Held::new(py, &self.client, wish.wanted(py), wish.hold(), heard, &Policy::Raise)
+        })
+        .transpose()
     }
 
     /// Takes a lock from its holders; with `token`, only from the one that has it, which must be

@@ -77,6 +77,12 @@ impl Wanted {
         self.0.get(place).map(|(name, _)| name)
     }
 
+    /// The keys, as they are shown in an error.
+    pub(super) fn quoted(&self, py: Python<'_>) -> String {
+        let names = self.0.iter().filter_map(|(name, _)| name.to_str(py).ok());
+        names.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    }
+
     /// What is wanted of each key, in the order in which they were given.
     pub(super) fn costs(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(|(_, cost)| cost.permits())

@@ -41,9 +41,10 @@ impl From<Error> for PyErr {
         let message = error.to_string();
         match error {
             Error::Config { .. } => exception::ConfigError::new_err(message),
-            Error::Timeout { .. } | Error::Late { .. } | Error::NotFree { .. } => {
-                exception::LockTimeout::new_err(message)
-            }
+            Error::Timeout { .. }
+            | Error::Late { .. }
+            | Error::NotFree { .. }
+            | Error::ByPolicy { .. } => exception::LockTimeout::new_err(message),
             Error::Unavailable { .. } => exception::ServerUnavailable::new_err(message),
             Error::Refused(problem) => refused(problem.code, message),
             Error::Protocol { .. } => exception::ProtocolError::new_err(message),

@@ -18,7 +18,6 @@ use crate::net::{BootClock, Client, Heard};
 use crate::python::argument::{Count, Given, Seconds, Timeout, timeout};
 use crate::python::block::Block;
 use crate::python::client::{LockerClient, answer, decide, hold};
-use crate::python::decision::Decision;
 use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::held::Held;
 use crate::python::limit::limits;
@@ -61,7 +60,7 @@ enum Asked {
     Word(Wanted),
     Permits(Wanted, Wait, Policy),
     Peek(Wanted),
-    Hold(Wanted, Hold),
+    Hold(Wanted, Hold, Policy),
     Lock(Py<LockWish>, u64, Wait),
     Locks,
     Refill(Py<Block>, Timestamp),
@@ -114,7 +113,7 @@ impl EventLoopClient {
         let request = match &waiting.asked {
             Asked::Word(wanted) => Some(wanted.request(py, Wait::Patience, Hold::Spend)?),
             Asked::Permits(wanted, wait, _) => Some(wanted.request(py, *wait, Hold::Spend)?),
-            Asked::Hold(wanted, hold) => {
+            Asked::Hold(wanted, hold, _) => {
                 Some(wanted.request(py, wait_up_to(waiting.timeout), *hold)?)
             }
             Asked::Lock(wish, actor, wait) => Some(wish.get().request(py, *actor, *wait)?),
@@ -126,11 +125,10 @@ impl EventLoopClient {
         let request = request.unwrap_or(Request::Reset { key });
         let judged = client.judge(&request, waiting.timeout, outcome);
         let heard: Heard = match (&waiting.asked, judged) {
-            (Asked::Permits(_, _, policy), Err(Error::Unavailable { .. }))
-                if !matches!(policy, Policy::Raise) =>
-            {
-                client.fall_back(&request, policy)
-            }
+            (
+                Asked::Permits(_, _, policy) | Asked::Hold(_, _, policy),
+                Err(Error::Unavailable { .. }),
+            ) if !matches!(policy, Policy::Raise) => client.fall_back(&request, policy),
             (_, judged) => judged?,
         };
         match &waiting.asked {
@@ -141,14 +139,15 @@ impl EventLoopClient {
             Asked::Peek(wanted) => {
                 Ok(Bound::new(py, decide(py, heard, wanted, &Policy::Raise)?)?.into_any())
             }
-            Asked::Hold(wanted, hold) => {
-                let lease = Held::new(py, client, wanted.copy(py), *hold, heard)?;
+            Asked::Hold(wanted, hold, policy) => {
+                let lease = Held::new(py, client, wanted.copy(py), *hold, heard, policy)?;
                 Ok(Bound::new(py, lease)?.into_any())
             }
             Asked::Lock(..) if heard.granted().is_none() => Ok(py.None().into_bound(py)),
             Asked::Lock(wish, ..) => {
                 let wish = wish.get();
-                let lease = Held::new(py, client, wish.wanted(py), wish.hold(), heard)?;
+                let lease =
+                    Held::new(py, client, wish.wanted(py), wish.hold(), heard, &Policy::Raise)?;
                 Ok(Bound::new(py, lease)?.into_any())
             }
             Asked::Locks => match heard.reply {
@@ -164,20 +163,13 @@ impl EventLoopClient {
         }
     }
 
-    /// The decision of a policy, if no server is there.
-    fn by_policy(
-        &self,
-        py: Python<'_>,
-        wanted: &Wanted,
-        wait: Wait,
-        policy: &Policy,
-    ) -> PyResult<Option<Decision>> {
+    /// What a policy says, if no server is there.
+    fn by_policy(&self, request: &Request<'_>, policy: &Policy) -> PyResult<Option<Heard>> {
         let client = self.client();
         if matches!(policy, Policy::Raise) || client.is_reachable()? {
             return Ok(None);
         }
-        let heard = client.fall_back(&wanted.request(py, wait, Hold::Spend)?, policy);
-        decide(py, heard, wanted, policy).map(Some)
+        Ok(Some(client.fall_back(request, policy)))
     }
 }
 
@@ -286,11 +278,12 @@ impl EventLoopClient {
         let wanted = Wanted::parse(key, cost)?;
         let policy = self.client.get().policy(on_failure)?;
         let wait = if wait { wait_up_to(waits.left) } else { Wait::No };
-        if let Some(decision) = self.by_policy(py, &wanted, wait, &policy)? {
+        let request = wanted.request(py, wait, Hold::Spend)?;
+        if let Some(heard) = self.by_policy(&request, &policy)? {
+            let decision = decide(py, heard, &wanted, &policy)?;
             future.call_method1(py, pyo3::intern!(py, "set_result"), (decision,))?;
             return Ok(0);
         }
-        let request = wanted.request(py, wait, Hold::Spend)?;
         self.begin(&request, future, waits, || Asked::Permits(wanted.copy(py), wait, policy))
     }
 
@@ -354,7 +347,8 @@ impl EventLoopClient {
 
     /// Takes permits that can be given back: leases of `ttl` seconds, or a reservation. `left` is
     /// as in `acquire()`.
-    #[pyo3(signature = (future, key, cost, ttl, timeout: "object", left=None))]
+    #[pyo3(signature = (future, key, cost, ttl, timeout: "object", on_failure, left=None))]
+    #[allow(clippy::too_many_arguments, reason = "one caller hands on what Python named")]
     fn hold(
         &self,
         py: Python<'_>,
@@ -363,13 +357,20 @@ impl EventLoopClient {
         cost: Option<Count>,
         ttl: Option<Seconds>,
         timeout: Given<Timeout>,
+        on_failure: Option<&str>,
         left: Option<Seconds>,
     ) -> PyResult<u64> {
         let waits = self.waits(timeout, left)?;
         let wanted = Wanted::parse(key, cost)?;
         let hold = hold(ttl)?;
+        let policy = self.client.get().policy(on_failure)?;
         let request = wanted.request(py, wait_up_to(waits.left), hold)?;
-        self.begin(&request, future, waits, || Asked::Hold(wanted.copy(py), hold))
+        if let Some(heard) = self.by_policy(&request, &policy)? {
+            let lease = Held::new(py, self.client(), wanted.copy(py), hold, heard, &policy)?;
+            future.call_method1(py, pyo3::intern!(py, "set_result"), (lease,))?;
+            return Ok(0);
+        }
+        self.begin(&request, future, waits, || Asked::Hold(wanted.copy(py), hold, policy))
     }
 
     /// Takes locks: waits for them, or not. `left` is as in `acquire()`.

@@ -37,9 +37,16 @@ impl Held {
         wanted: Wanted,
         hold: Hold,
         heard: Heard,
+        policy: &Policy,
     ) -> PyResult<Self> {
         let granted = heard.granted();
-        let decision = Py::new(py, decide(py, heard, &wanted, &Policy::Raise)?)?;
+        let decision = decide(py, heard, &wanted, policy)?;
+        if !decision.is_allowed() {
+            // A server that says no lets the caller wait, until it is late.
+            let keys = wanted.quoted(py);
+            return Err(Error::ByPolicy { keys, policy: policy.name() }.into());
+        }
+        let decision = Py::new(py, decision)?;
         let given_back = AtomicBool::new(false);
         let (client, process) = (Arc::clone(client), std::process::id());
         Ok(Self { client, wanted, hold, granted, given_back, process, decision })
@@ -50,10 +57,10 @@ impl Held {
         &self,
         spent: Option<SmallVec<[u64; 1]>>,
     ) -> Option<(Granted, Request<'static>)> {
-        let granted = self.granted?;
         if self.given_back.swap(true, Ordering::AcqRel) {
             return None;
         }
+        let granted = self.granted?;
         let grant = granted.grant();
         let request = match spent {
             Some(spent) => Request::Commit { grant, spent },

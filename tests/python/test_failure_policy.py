@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import PATIENCE, wait_until
-from zmqlocker import ConfigError, LockerClient, LockerServer, LockTimeout, ServerUnavailable
+from zmqlocker import (
+    ConfigError,
+    LockerClient,
+    LockerServer,
+    LockTimeout,
+    NotHeld,
+    ServerUnavailable,
+)
+from zmqlocker.asyncio import LockerClient as AsyncClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,13 +68,61 @@ def test_what_has_no_answer_but_a_servers_raises_whatever_the_policy(free_url: s
         for ask in (client.peek, client.reset):
             with pytest.raises(ServerUnavailable):
                 ask("a")
-        with pytest.raises(ServerUnavailable), client.limit("a"):
-            pass
-        with pytest.raises(ServerUnavailable), client.reserve("a"):
-            pass
         # The seed's call hears "go" or "sorry" from a server, or waits.
         with pytest.raises(LockTimeout):
             client.next()
+
+
+def test_a_policy_lets_a_block_run_that_holds_nothing(free_url: str) -> None:
+    with LockerClient(free_url, timeout=0.05, on_failure="open") as client:
+        permit = client.limit("a")
+        for _ in range(2):
+            with permit:
+                assert permit.decision.policy == "open"
+                assert not permit.lost
+                assert permit.remaining == math.inf
+        with client.reserve("a", 3) as reserved:
+            reserved.commit(2)
+            with pytest.raises(NotHeld):
+                reserved.commit(2)
+        assert client.limited("a")(lambda: 7)() == 7
+
+    async def main() -> None:
+        async with AsyncClient(free_url, timeout=0.05, on_failure="open") as client:
+            for _ in range(2):
+                async with client.limit("a") as permit:
+                    assert permit.decision.policy == "open"
+                    assert not permit.lost
+                async with client.reserve("a", 3) as reserved:
+                    await reserved.commit(2)
+                    with pytest.raises(NotHeld):
+                        await reserved.commit(2)
+
+    asyncio.run(main())
+
+
+def test_a_policy_that_refuses_lets_nobody_into_a_block(free_url: str) -> None:
+    message = r'^no permit of "a": no server answers, and the policy is "closed"$'
+    with LockerClient(free_url, timeout=0.05, on_failure="closed", share="2/h") as client:
+        for block in (client.limit("a"), client.reserve("a"), client.limit("a")):
+            with pytest.raises(LockTimeout, match=message), block:
+                pytest.fail("entered")
+        with client.limit("a", on_failure="share"), client.reserve("a", on_failure="share"):
+            pass
+        with pytest.raises(LockTimeout, match="share"), client.limit("a", on_failure="share"):
+            pytest.fail("entered")
+        with pytest.raises(ServerUnavailable), client.limit("a", on_failure="raise"):
+            pytest.fail("entered")
+
+    async def main() -> None:
+        async with AsyncClient(free_url, timeout=0.05, on_failure="closed") as client:
+            for block in (client.limit("a"), client.reserve("a"), client.limit("a")):
+                with pytest.raises(LockTimeout, match=message):
+                    await block.__aenter__()
+            with pytest.raises(ServerUnavailable):
+                await client.limit("a", on_failure="raise").__aenter__()
+
+    asyncio.run(main())
 
 
 def test_a_call_may_have_a_policy_of_its_own(free_url: str) -> None:

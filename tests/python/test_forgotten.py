@@ -21,6 +21,7 @@ FORGOTTEN = 8
 def test_a_wait_that_is_asked_again_ends_with_the_timeout_of_its_caller() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
+    router.rcvtimeo = int(PATIENCE * 1000)
     port = router.bind_to_random_port("tcp://127.0.0.1")
 
     def serve() -> None:
@@ -49,7 +50,7 @@ def test_a_wait_that_is_asked_again_ends_with_the_timeout_of_its_caller() -> Non
             with pytest.raises(LockTimeout, match=message):
                 await client.limit("k", timeout=PATIENCE).__aenter__()
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     asyncio.run(main(), debug=True)
     thread.join()
