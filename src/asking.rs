@@ -6,7 +6,7 @@
 //! and the silent one is left alone until it answers. The first answer counts; what comes later, or
 //! for a request that nobody waits for any more, is dropped: every request has a number of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use crate::engine::RequestId;
@@ -49,6 +49,8 @@ pub struct Asking {
     turn: usize,
     next_id: u64,
     pending: BTreeMap<RequestId, Pending>,
+    /// By when an answer is expected to each request that was sent, unless it waits at its server.
+    expectations: BTreeSet<(Timestamp, RequestId)>,
     outputs: VecDeque<Output>,
 }
 
@@ -56,8 +58,8 @@ pub struct Asking {
 struct Pending {
     /// The links that may still answer.
     asked: LinkSet,
-    /// When to ask one more.
-    answer_expected: Timestamp,
+    /// When to ask one more; none while it was not sent, or waits at its server.
+    answer_expected: Option<Timestamp>,
     /// The only link that may be asked, if there is such a one.
     only: Option<LinkId>,
 }
@@ -74,6 +76,7 @@ impl Asking {
             turn: 0,
             next_id: 0,
             pending: BTreeMap::new(),
+            expectations: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -88,7 +91,7 @@ impl Asking {
     pub fn ask_together(&mut self, now: Timestamp, only: Option<LinkId>, count: u64) -> RequestId {
         let request = RequestId(self.next_id + 1);
         self.next_id += count;
-        let pending = Pending { asked: LinkSet::default(), answer_expected: now, only };
+        let pending = Pending { asked: LinkSet::default(), answer_expected: None, only };
         self.pending.insert(request, pending);
         self.send(now, request);
         request
@@ -96,7 +99,7 @@ impl Asking {
 
     /// Whoever asked does not wait any more.
     pub fn forget(&mut self, request: RequestId) {
-        self.pending.remove(&request);
+        self.end(request);
         self.outputs.retain(|Output::Send(_, it)| *it != request);
     }
 
@@ -105,7 +108,25 @@ impl Asking {
         if request.0 <= self.next_id {
             self.silent.remove(from);
         }
+        self.end(request)
+    }
+
+    /// Whether the request was under way.
+    fn end(&mut self, request: RequestId) -> bool {
+        self.expect(request, None);
         self.pending.remove(&request).is_some()
+    }
+
+    /// From now on an answer to the request is expected then.
+    fn expect(&mut self, request: RequestId, at: Option<Timestamp>) {
+        if self.links == 1 {
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&request) else { return };
+        if let Some(before) = std::mem::replace(&mut pending.answer_expected, at) {
+            self.expectations.remove(&(before, request));
+        }
+        self.expectations.extend(at.map(|at| (at, request)));
     }
 
     /// The number that the next request gets.
@@ -147,9 +168,7 @@ impl Asking {
                 self.send_unsent(now);
             }
             Input::Queued(request) => {
-                if let Some(pending) = self.pending.get_mut(&request) {
-                    pending.answer_expected = Timestamp::NEVER;
-                }
+                self.expect(request, None);
             }
             Input::Tick => self.ask_others(now),
         }
@@ -166,12 +185,7 @@ impl Asking {
         if self.links == 1 {
             return None;
         }
-        self.pending
-            .values()
-            .filter(|pending| !pending.asked.is_empty())
-            .map(|pending| pending.answer_expected)
-            .min()
-            .filter(|due| *due < Timestamp::NEVER)
+        self.expectations.first().map(|(due, _)| *due)
     }
 
     /// Whether no request is under way.
@@ -185,16 +199,18 @@ impl Asking {
             pending.asked.is_empty().then_some(*request)
         };
         for request in self.pending.iter().filter_map(unsent).collect::<Vec<_>>() {
+            self.expect(request, None);
             self.send(now, request);
         }
     }
 
     fn ask_others(&mut self, now: Timestamp) {
-        let overdue = |(request, pending): (&RequestId, &Pending)| {
-            let overdue = !pending.asked.is_empty() && pending.answer_expected <= now;
-            overdue.then_some((*request, pending.asked))
-        };
-        for (request, asked) in self.pending.iter().filter_map(overdue).collect::<Vec<_>>() {
+        let due = self.expectations.iter().take_while(|(at, _)| *at <= now);
+        let mut overdue: Vec<_> = due.map(|(_, request)| *request).collect();
+        // In the order in which they were asked.
+        overdue.sort_unstable();
+        for request in overdue {
+            let asked = self.pending.get(&request).map_or_else(LinkSet::default, |it| it.asked);
             self.silent = self.silent.union(asked);
             self.send(now, request);
         }
@@ -206,8 +222,10 @@ impl Asking {
         let (asked, only) = (pending.asked, pending.only);
         let usable = |link: &LinkId| self.up.contains(*link) && !asked.contains(*link);
         let link = only.map_or_else(|| self.choose(asked), |only| Some(only).filter(usable));
+        if link.is_some() || !asked.is_empty() {
+            self.expect(request, Some(now + ANSWER_EXPECTED));
+        }
         let Some(pending) = self.pending.get_mut(&request) else { return };
-        pending.answer_expected = now + ANSWER_EXPECTED;
         if let Some(link) = link {
             pending.asked.insert(link);
             self.turn = link.0 + 1;

@@ -43,6 +43,25 @@ fn requests_go_round_the_links_that_are_up() {
 }
 
 #[test]
+fn the_next_look_is_when_the_first_answer_is_overdue_that_is_still_expected() {
+    let mut asking = Asking::new(2);
+    assert_eq!(asking.poll_timeout(), None);
+    let at = |millis| Timestamp::ZERO + Duration::from_millis(millis);
+    let unsent = asking.ask(at(0), None);
+    assert_eq!(asking.poll_timeout(), None);
+    asking.handle(at(10), Input::Up(LinkId(0)));
+    asking.handle(at(10), Input::Up(LinkId(1)));
+    let [second, third] = [20, 30].map(|millis| asking.ask(at(millis), None));
+    assert_eq!(asking.poll_timeout(), Some(at(10) + ANSWER_EXPECTED));
+    asking.forget(unsent);
+    assert_eq!(asking.poll_timeout(), Some(at(20) + ANSWER_EXPECTED));
+    asking.handle(at(40), Input::Queued(second));
+    assert_eq!(asking.poll_timeout(), Some(at(30) + ANSWER_EXPECTED));
+    assert!(asking.answered(LinkId(0), third));
+    assert_eq!(asking.poll_timeout(), None);
+}
+
+#[test]
 fn what_was_under_way_on_a_lost_link_is_asked_again() {
     let mut asking = Asking::new(2);
     up(&mut asking, 2);
