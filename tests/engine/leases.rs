@@ -12,7 +12,7 @@ const TTL: u64 = SECOND;
 
 /// The length of a lease at the server, after the last message of its holder.
 const fn length(ttl: u64) -> u64 {
-    ttl + ttl * 12 / 1000
+    ttl + ttl * 4 / 1000
 }
 
 fn release(desk: &mut Desk, session: SessionId, grant: GrantId) -> Reply {

@@ -40,8 +40,8 @@ pub const EVERYTHING: Scenario = Scenario {
 /// clients each bear the difference of clocks that is promised; here they differ by as much as only
 /// both margins together bear, so that neither can be missing.
 pub const LEASES: Scenario = Scenario {
-    server_skews: &[7],
-    client_skews: &[-14, -14, 0],
+    server_skews: &[4],
+    client_skews: &[-7, -7, 0],
     leases_only: true,
     ttl: (SECOND, 6 * SECOND),
     length: 60 * SECOND,

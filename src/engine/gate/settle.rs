@@ -9,9 +9,10 @@ use crate::engine::session::SessionId;
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
-/// How much longer a lease lasts at the server than its holder counts, in thousandths: clocks may
-/// differ in rate by 2, and the holder counts from an earlier instant.
-const LEASE_MARGIN: u32 = 12;
+/// How much longer a lease lasts at the server than was asked for, in thousandths. Clocks may differ
+/// in rate by 2, which the holder's own margin bears as well: with a larger one, the locks of the
+/// dead would be free late.
+const LEASE_MARGIN: u32 = 4;
 
 impl<A> Gate<A> {
     /// A reservation is over: what was not spent comes back, what was spent beyond it is counted.
