@@ -196,3 +196,31 @@ fn who_says_bye_gets_nothing_from_places_of_its_own() {
     desk.handle(Input::Bye(goes));
     assert_eq!(desk.granted(stays, behind), Some((START, true)));
 }
+
+#[test]
+fn a_request_is_answered_once_where_its_turn_and_the_end_of_patience_are_noticed_at_once() {
+    for late in [0, 1] {
+        let mut desk = Desk::new(&[], &["1/s"]);
+        let [asker, other] = [desk.greet(1), desk.greet(2)];
+        desk.try_acquire(other, &[("k", 1)]);
+        let waiter = desk.send(asker, &wait_for(&[("k", 1)], 2 * SECOND - 1 + late));
+        // Nobody has looked at the clock until the client was silent for too long.
+        desk.skip(2 * SECOND);
+        desk.handle(Input::Tick);
+        assert_eq!(desk.answers(asker, waiter), 1);
+        assert_eq!(desk.granted(asker, waiter), Some((desk.now, true)));
+    }
+}
+
+#[test]
+fn what_is_cancelled_at_the_moment_of_its_grant_comes_back() {
+    let mut desk = Desk::new(&[], &["1 at once"]);
+    let [holder, asker] = [desk.greet(1), desk.greet(2)];
+    desk.lease(holder, "k", SECOND / 10).unwrap();
+    let hold = Hold::lease(std::time::Duration::from_secs(9)).unwrap();
+    let wait = Wait::UpTo(std::time::Duration::from_secs(9));
+    let waiter = desk.send(asker, &acquire(&[("k", 1)], wait, hold));
+    desk.skip(SECOND);
+    desk.handle(Input::Cancel(asker, waiter));
+    assert!(desk.lease(holder, "k", SECOND).is_some());
+}
