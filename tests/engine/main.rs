@@ -3,6 +3,8 @@
 mod blocks;
 mod laws;
 mod leases;
+mod lock_model;
+mod locks;
 mod rules;
 mod seed;
 mod sessions;

@@ -6,7 +6,7 @@ use super::settle::margin;
 use super::{Gate, Said, no_room_for_grants};
 use crate::engine::grant::{Charge, Grant, GrantKind, Lease, Taken};
 use crate::engine::key::Key;
-use crate::engine::lock::{LockPage, LockRequest, LockRow, Locks, Shape};
+use crate::engine::lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape};
 use crate::engine::request::{Code, GrantId, Hold, Problem, Reply, Wait};
 use crate::engine::rules::Limits;
 use crate::engine::session::{ClientInfo, SessionId, Sessions};
@@ -33,8 +33,7 @@ impl<A> Gate<A> {
         wanted: &LockRequest<'_>,
         wait: Wait,
     ) -> Option<(WaiterId, u64)> {
-        let parts = self.lock_parts(now, &wanted.locks);
-        match parts.and_then(|parts| self.check(&parts, true).map(|()| parts)) {
+        match self.lock_parts(now, &wanted.locks) {
             Ok(parts) => {
                 let (hold, actor) = (Hold::Lease(wanted.term), wanted.actor);
                 self.admit(now, Ask { asker, owner, actor, parts, hold }, wait)
@@ -46,47 +45,56 @@ impl<A> Gate<A> {
         }
     }
 
-    /// The keys of locks, each of which is in use from now on.
+    /// The keys of locks, each of which is in use from now on. A wish that is refused says nothing
+    /// about what a key is.
     pub(super) fn lock_parts(
         &mut self,
         now: Timestamp,
         locks: &Locks<'_>,
     ) -> Result<Parts, Problem> {
+        for (key, mode) in locks.parts() {
+            self.check_lock(*key, *mode)?;
+        }
         let mut parts = Parts::with_capacity(locks.parts().len());
         for (key, mode) in locks.parts() {
-            let id = self.find_or_add_lock(now, *key, mode.shape(), &parts)?;
+            let id = match self.table.find(Space::Locks, *key) {
+                Some(id) => id,
+                None => self.add(now, *key, self.limits_of_lock(mode.shape()), &parts)?,
+            };
             parts.push((id, mode.permits()));
         }
         Ok(parts)
     }
 
-    fn find_or_add_lock(
-        &mut self,
-        now: Timestamp,
-        key: Key<'_>,
-        shape: Shape,
-        keep: &[(KeyId, u64)],
-    ) -> Result<KeyId, Problem> {
+    /// Whether a key can ever be a lock that has this mode.
+    fn check_lock(&self, key: Key<'_>, mode: Mode) -> Result<(), Problem> {
+        let (name, shape) = (key.as_str(), mode.shape());
         let mismatch = |is: &str| {
-            let message = format!("key {:?} is {is}, not {shape}: use another key", key.as_str());
+            let message = format!("key {name:?} is {is}, not {shape}: use another key");
             Err(Problem { code: Code::KindMismatch, message })
         };
         if let Some(id) = self.table.find(Space::Locks, key) {
             let found = self.table.get(id).and_then(|state| state.limits.shape());
-            return match found.filter(|found| *found != shape) {
-                None => Ok(id),
-                Some(other) => mismatch(&other.to_string()),
-            };
-        }
-        if let Some(limits) = self.rules.named(key) {
+            if let Some(other) = found.filter(|found| *found != shape) {
+                return mismatch(&other.to_string());
+            }
+        } else if let Some(limits) = self.rules.named(key) {
             return mismatch(&format!("for permits, by the rule {:?}", &**limits.text(0)));
         }
-        let limits = match shape {
+        let (cost, size) = (mode.permits(), shape.at_once().get());
+        if cost > size {
+            let message = format!("cost {cost} of key {name:?} is above its size: it is {shape}");
+            return Err(Problem { code: Code::CostTooLarge, message });
+        }
+        Ok(())
+    }
+
+    fn limits_of_lock(&self, shape: Shape) -> Arc<Limits> {
+        match shape {
             Shape::Lock => Arc::clone(&self.lock_limits[0]),
             Shape::RwLock => Arc::clone(&self.lock_limits[1]),
             Shape::Semaphore(_) => Arc::new(Limits::of_lock(shape)),
-        };
-        self.add(now, key, limits, keep)
+        }
     }
 
     /// A holder that knew an earlier run goes on to hold what that one has granted.
