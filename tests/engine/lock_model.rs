@@ -251,12 +251,7 @@ fn pick(model: &Model, which: Index) -> Option<usize> {
 }
 
 /// Does one thing at both. What a release hears, if it is one, and ought to hear.
-fn perform(
-    desk: &mut Desk,
-    model: &mut Model,
-    owner: SessionId,
-    act: &Act,
-) -> [Option<Code>; 2] {
+fn perform(desk: &mut Desk, model: &mut Model, owner: SessionId, act: &Act) -> [Option<Code>; 2] {
     model.heard.insert(owner, model.now);
     match act {
         Act::Lock(parts, term, patience) => {

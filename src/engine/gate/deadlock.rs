@@ -1,8 +1,8 @@
 //! Cycles of waits: who waits for a lock while it holds others, and is waited for in turn.
 //!
-//! Those who hold and wait are threads and tasks, not clients. Only one that holds something when
-//! it begins to wait can close a cycle, so only such a one is looked at, a second later. Which of
-//! those that it waits for can ever go on is found as in Coffman, Elphick and Shoshani, "System
+//! Those who hold and wait are threads and tasks, not clients. Only one that begins to wait while it
+//! holds something, or to hold something while it waits, can close a cycle, so only such a one is
+//! looked at, a second later. Which of those that it waits for can ever go on is found as in Coffman, Elphick and Shoshani, "System
 //! deadlocks", 1971: whoever could be served by all that others may still give back is taken away,
 //! again and again; those that are left are stuck.
 
@@ -40,10 +40,14 @@ struct Acting {
 }
 
 impl Actors {
-    pub(super) fn take(&mut self, owner: SessionId, actor: u64) {
-        if actor != 0 {
-            self.0.entry((owner, actor)).or_default().held += 1;
+    /// An actor has one more lease. What it waits for meanwhile.
+    pub(super) fn take(&mut self, owner: SessionId, actor: u64) -> SmallVec<[WaiterId; 1]> {
+        if actor == 0 {
+            return SmallVec::new();
         }
+        let acting = self.0.entry((owner, actor)).or_default();
+        acting.held += 1;
+        acting.waits.clone()
     }
 
     pub(super) fn give_back(&mut self, owner: SessionId, actor: u64) {
@@ -79,10 +83,14 @@ impl Actors {
 }
 
 impl<A> Gate<A> {
-    /// If a waiter is part of a cycle, the youngest of the cycle waits no more.
+    /// As long as a waiter is part of a cycle, the youngest of the cycle waits no more.
     pub(super) fn resolve_deadlock(&mut self, now: Timestamp, waiter: WaiterId) {
-        let stuck = self.stuck_with(waiter);
-        let Some(cycle) = self.cycle_in(&stuck, waiter) else { return };
+        while let Some(cycle) = self.cycle_in(&self.stuck_with(waiter), waiter) {
+            self.break_cycle(now, &cycle);
+        }
+    }
+
+    fn break_cycle(&mut self, now: Timestamp, cycle: &[(WaiterId, KeyId)]) {
         let Some(youngest) = cycle.iter().map(|(waiter, _)| *waiter).max() else { return };
         let mut said: Vec<_> = cycle
             .iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::deadlock::DEADLOCK_AFTER;
 use super::{Gate, Said, Verdict, Whose, decision, no_room_for_grants};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease, Taken};
 use crate::engine::key::Key;
@@ -196,7 +197,9 @@ impl<A> Gate<A> {
         match &grant.kind {
             GrantKind::Reservation => {}
             GrantKind::Lease(lease) => {
-                self.actors.take(grant.owner, lease.actor);
+                for waiter in self.actors.take(grant.owner, lease.actor) {
+                    self.timers.set(now + DEADLOCK_AFTER, Timer::Deadlock(waiter));
+                }
                 self.watch_lease(now, id, grant.owner, lease);
             }
             GrantKind::Block(lent) => self.timers.set(lent.ends_at, Timer::Grant(id)),
