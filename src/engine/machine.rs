@@ -191,15 +191,18 @@ impl<E> Machine<E> {
     fn ask(&mut self, now: Timestamp, id: SessionId, request_id: RequestId, request: &Request) {
         self.hear(now, id);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if let Some(Asked::Answered(answered)) = session.requests.get(&request_id)
-            && matches!(
-                request,
-                Request::Acquire { hold: Hold::Lease(_), .. } | Request::Lock { .. }
-            )
-            && answered.0.grant().is_some_and(|grant| !self.gate.has(grant))
-        {
-            // The answer was lost, and the lease has ended since: nobody may hear of it now.
-            session.requests.remove(&request_id);
+        if let Some(Asked::Answered(answered)) = session.requests.get(&request_id) {
+            let lease = match request {
+                Request::Acquire { hold: Hold::Lease(_), .. } | Request::Lock { .. } => {
+                    answered.0.grant()
+                }
+                Request::Reclaim { grant, .. } => Some(*grant),
+                _ => None,
+            };
+            if lease.is_some_and(|grant| !self.gate.has(grant)) {
+                // The answer was lost, and the lease has ended since: nobody may hear of it now.
+                session.requests.remove(&request_id);
+            }
         }
         if let Request::Release { grant } = request {
             session.lost.retain(|lost| lost != grant);

@@ -44,9 +44,8 @@ impl<A> Gate<A> {
         let Some(grant) = self.grants.get(id).filter(|_| self.durable) else { return };
         if let GrantKind::Lease(lease @ Lease { is_recorded: false, .. }) = &grant.kind
             && lease.term().ttl > RECORDED_FROM
+            && let Some(number) = self.write_lease(now, id)
         {
-            self.write_lease(now, id);
-            let number = self.records;
             self.said.push_back(Said::Await { number });
         }
     }
@@ -58,9 +57,10 @@ impl<A> Gate<A> {
         }
     }
 
-    fn write_lease(&mut self, now: Timestamp, id: GrantId) {
-        let Some(grant) = self.grants.get_mut(id) else { return };
-        let GrantKind::Lease(lease) = &mut grant.kind else { return };
+    /// Writes a lease down if it is of locks. The number of the record.
+    fn write_lease(&mut self, now: Timestamp, id: GrantId) -> Option<u64> {
+        let grant = self.grants.get_mut(id)?;
+        let GrantKind::Lease(lease) = &mut grant.kind else { return None };
         let part = |(key, permits)| {
             let state = self.table.get(key)?;
             let shape = state.limits.shape()?;
@@ -68,7 +68,7 @@ impl<A> Gate<A> {
         };
         let parts = grant.taken.parts().into_iter().map(part);
         // Permits of a concurrency limit are not kept: their holders ask anew.
-        let Some(parts) = parts.collect::<Option<Vec<_>>>() else { return };
+        let parts = parts.collect::<Option<Vec<_>>>()?;
         lease.is_recorded = true;
         let (granted_at, term, actor) = (lease.granted_at, lease.term(), lease.actor);
         let record = LeaseRecord { saved_at: now, granted_at, term, actor, parts };
@@ -76,6 +76,7 @@ impl<A> Gate<A> {
         self.records += 1;
         let (number, grant) = (self.records, id);
         self.said.push_back(Said::Lease { number, grant, record: Some((owner, record)) });
+        Some(number)
     }
 
     /// A lease is over: what is written of it is dropped, before its end is told.

@@ -106,7 +106,7 @@ impl<A> Gate<A> {
         wanted: &LockRequest<'_>,
     ) -> Result<Reply, Problem> {
         let gone = || Self::not_held("the lease cannot be reclaimed");
-        let owner = owner.ok_or_else(gone)?;
+        let owner = owner.filter(|_| self.grants.is_earlier(id)).ok_or_else(gone)?;
         if let Some(grant) = self.grants.get_mut(id) {
             return match &mut grant.kind {
                 GrantKind::Lease(lease) if grant.owner == owner => {
@@ -121,7 +121,7 @@ impl<A> Gate<A> {
                 _ => Err(gone()),
             };
         }
-        if now >= self.reclaim_until || !self.grants.is_earlier(id) {
+        if now >= self.reclaim_until {
             return Err(gone());
         }
         if self.grants.is_full() {
