@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use zmqlocker::engine::{Bounds, ClientInfo, Input, Limits, Machine, Rules};
+use zmqlocker::engine::{Bounds, ClientInfo, GrantId, Input, Limits, Machine, Rules};
 use zmqlocker::time::Timestamp;
 use zmqlocker::wire::request::{ClientItem, Items};
 
@@ -17,7 +17,9 @@ fuzz_target!(|messages: Vec<(u32, Vec<u8>)>| {
     let bounds = Bounds { keys_max: 8, waiters_max: 4, sessions_max: 2, leases_max: 4 };
     let mut now = Timestamp::ZERO;
     let mut machine: Machine<()> = Machine::new(now, rules, Duration::from_millis(100), bounds);
+    machine.number_grants_above(GrantId(8));
     machine.make_durable();
+    machine.begin_locks(now, false);
     let mut session = None;
     for (micros, message) in messages {
         now = now + Duration::from_micros(micros.into());

@@ -6,7 +6,10 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use zmqlocker::engine::{Block, Code, Decision, Demand, GrantId, Problem, Reply, RequestId};
+use zmqlocker::engine::{
+    Block, ClientInfo, Code, Cost, Decision, Demand, GrantId, LockPage, LockRow, Mode, Problem,
+    Reply, RequestId,
+};
 use zmqlocker::wire::VERSION;
 use zmqlocker::wire::reply::{
     MESSAGE_BYTES_MAX, Replies, ServerItem, encode_heard, encode_lost, encode_problem,
@@ -78,7 +81,33 @@ fn golden() -> Vec<ServerItem> {
         ServerItem::Problem(problem(Code::UnknownSession, "say hello first")),
         answer(49, Reply::Done),
         answer(51, Reply::Block(block)),
+        answer(58, Reply::Locks(LockPage { rows: golden_rows(), next: None })),
+        ServerItem::Lost { grants: [9, 10].map(|low| GrantId((1 << 32) + low)).into() },
     ]
+}
+
+/// One who holds a lock, and one who waits for another.
+fn golden_rows() -> Vec<LockRow> {
+    let client = ClientInfo { name: "worker-3".into(), host: "db1".into(), pid: 4711 };
+    let eight = Cost::new(8).unwrap();
+    let holder = LockRow {
+        key: "index".into(),
+        mode: Mode::Write,
+        grant: Some(GrantId((1 << 32) + 9)),
+        since: Duration::from_secs(5),
+        left: Duration::from_millis(800),
+        session: None,
+        client,
+    };
+    let waiter = LockRow {
+        key: "slots".into(),
+        mode: Mode::Permits { size: eight, cost: Cost::new(2).unwrap() },
+        grant: None,
+        since: Duration::from_secs(1),
+        left: Duration::from_secs(2),
+        ..holder.clone()
+    };
+    vec![holder, waiter]
 }
 
 #[test]
@@ -109,9 +138,15 @@ fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
 #[test]
 fn the_first_item_that_no_server_sends_is_the_last_that_is_read() {
     for (line, part) in [
-        ("9107", "from 0 to 6, not 7"),
-        ("94040a0aa0", "code must be from 1 to 9, not 10"),
-        ("94040a00a0", "code must be from 1 to 9, not 0"),
+        ("9109", "from 0 to 8, not 9"),
+        ("94040a0ba0", "code must be from 1 to 10, not 11"),
+        ("94040a00a0", "code must be from 1 to 10, not 0"),
+        ("9208c0", "grant must be a whole number"),
+        ("93070aa0", "next must be nil or"),
+        ("94070ac0a0", "key must be 1 to 256 bytes"),
+        ("95070ac0a16104", "mode must be from 0 to 3, not 4"),
+        ("95070ac0a16100", "too short"),
+        ("9a070ac0a16100c00000a0a0", "too short"),
         ("92010a01", "must be an array"),
         ("93010ac0", "too many"),
         ("99020ac3000000a010c0", "key must be a place below 16"),
@@ -165,6 +200,31 @@ fn decisions() -> impl Strategy<Value = Decision> {
         })
 }
 
+fn pages() -> impl Strategy<Value = LockPage> {
+    let number = || prop_oneof![0..300_u64, any::<u64>()];
+    let cost = || (1..=1_000_000_000_000_i128).prop_map(|cost| Cost::new(cost).unwrap());
+    let mode = prop_oneof![
+        Just(Mode::Exclusive),
+        Just(Mode::Read),
+        Just(Mode::Write),
+        [cost(), cost()].prop_map(|[size, cost]| Mode::Permits { size, cost }),
+    ];
+    let client = ("\\PC{0,60}", "\\PC{0,60}", any::<u32>())
+        .prop_map(|(name, host, pid)| ClientInfo { name: name.into(), host: host.into(), pid });
+    let row = ("\\PC{1,60}", mode, option::of(number()), [number(), number()], client).prop_map(
+        |(key, mode, grant, [since, left], client)| LockRow {
+            key: key.into(),
+            mode,
+            grant: grant.map(GrantId),
+            since: Duration::from_nanos(since),
+            left: Duration::from_nanos(left),
+            session: None,
+            client,
+        },
+    );
+    (vec(row, 0..9), option::of(number())).prop_map(|(rows, next)| LockPage { rows, next })
+}
+
 fn replies() -> impl Strategy<Value = ServerItem> {
     let problems = ((0..Code::ALL.len()), "\\PC{0,100}")
         .prop_map(|(place, message)| Problem { code: Code::ALL[place], message });
@@ -183,12 +243,15 @@ fn replies() -> impl Strategy<Value = ServerItem> {
         any::<u64>().prop_map(|ahead| Reply::Queued { ahead }),
         Just(Reply::Done),
         blocks.prop_map(Reply::Block),
+        pages().prop_map(Reply::Locks),
         problems.clone().prop_map(Reply::Refuse),
     ];
     prop_oneof![
         4 => (any::<u64>(), replies)
             .prop_map(|(id, reply)| ServerItem::Answer { id: RequestId(id), reply }),
         1 => any::<u64>().prop_map(|number| ServerItem::Heard { number }),
+        1 => vec(any::<u64>().prop_map(GrantId), 0..300)
+            .prop_map(|grants| ServerItem::Lost { grants }),
         1 => problems.prop_map(ServerItem::Problem),
         1 => any::<[u64; 2]>().prop_map(|[server, nanos]| {
             let patience = Duration::from_nanos(nanos);

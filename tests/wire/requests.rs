@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
-use zmqlocker::engine::{Code, Cost, Demand, GrantId, Hold, Key, Request, RequestId, Wait};
+use zmqlocker::engine::{
+    Code, Cost, Demand, GrantId, Hold, Key, LockRequest, Locks, Mode, Request, RequestId, Term,
+    Wait,
+};
 use zmqlocker::wire::request::{
     ClientItem, Hello, Items, encode_beat, encode_bye, encode_cancel, encode_hello, encode_request,
 };
@@ -38,6 +41,15 @@ fn key(text: &str) -> Key<'_> {
 
 fn cost(permits: i128) -> Cost {
     Cost::new(permits).unwrap()
+}
+
+fn term(ttl: Duration, max_hold: Option<Duration>) -> Term {
+    Term::new(ttl, max_hold).unwrap()
+}
+
+fn locks<'a>(parts: &[(&'a str, Mode)], term: Term, actor: u64) -> LockRequest<'a> {
+    let locks = Locks::new(parts.iter().map(|(text, mode)| (key(text), *mode))).unwrap();
+    LockRequest { locks, term, actor }
 }
 
 fn one(text: &str, permits: i128) -> Demand<'_> {
@@ -78,6 +90,28 @@ fn golden<'a>() -> Vec<ClientItem<'a>> {
         ask(51, Request::Block { key: key("openai"), wanted: cost(100) }),
         ask(52, Request::GiveBack { grant: GrantId(9), unused: 60 }),
         ClientItem::Bye,
+    ]
+    .into_iter()
+    .chain(golden_locks().map(|(id, request)| ask(id, request)))
+    .collect()
+}
+
+/// What is asked of locks in it.
+fn golden_locks<'a>() -> [(u64, Request<'a>); 6] {
+    let short = term(Duration::from_millis(800), None);
+    let long = term(Duration::from_secs(30), Some(Duration::from_secs(3600)));
+    let slots = Mode::Permits { size: cost(8), cost: cost(2) };
+    let token = GrantId((1 << 32) + 9);
+    let mutex = locks(&[("invoice:42", Mode::Exclusive)], short, 0);
+    let both = locks(&[("index", Mode::Read), ("slots", slots)], long, 7);
+    let write = locks(&[("index", Mode::Write)], short, 0);
+    [
+        (53, Request::Lock { wanted: mutex, wait: Wait::No }),
+        (54, Request::Lock { wanted: both, wait: Wait::UpTo(Duration::from_secs(5)) }),
+        (55, Request::Reclaim { grant: token, wanted: write }),
+        (56, Request::Break { key: key("invoice:42"), grant: None }),
+        (57, Request::Break { key: key("invoice:42"), grant: Some(token) }),
+        (58, Request::Locks { from: 0 }),
     ]
 }
 
@@ -132,7 +166,7 @@ fn bad(line: &str) -> (Code, String, Option<u64>) {
 fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
     let cases: &[(&str, Code, &str, Option<u64>)] = &[
         ("90", Code::Protocol, "too short", None),
-        ("910f", Code::Protocol, "from 0 to 14, not 15", None),
+        ("9113", Code::Protocol, "from 0 to 18, not 19", None),
         ("920ec0", Code::Protocol, "1 elements too many", None),
         ("9302c000", Code::Protocol, "id must be", None),
         ("920209", Code::Protocol, "too short", Some(9)),
@@ -151,6 +185,27 @@ fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
         ("93050901", Code::Config, "spent must be from 1 to 16", Some(9)),
         ("930b09a161", Code::Config, "limits must be from 1 to 8", Some(9)),
         ("940c09a16100", Code::Config, "wanted must be from 1 to", Some(9)),
+        (
+            "980f0900ce05f5e100c000a16104",
+            Code::Protocol,
+            "mode must be from 0 to 3, not 4",
+            Some(9),
+        ),
+        ("980f0900ce05f5e100c000a161c0", Code::Protocol, "mode must be", Some(9)),
+        ("970f0900ce05f5e100c000a161", Code::Protocol, "too short", Some(9)),
+        ("980f0900ce05f5e100c000a16103", Code::Protocol, "too short", Some(9)),
+        ("9a0f0900ce05f5e100c000a161030001", Code::Config, "size must be from 1 to", Some(9)),
+        ("9a0f0900ce05f5e100c000a161030100", Code::Config, "cost must be from 1 to", Some(9)),
+        ("960f0900ce05f5e100c000", Code::Config, "keys must be at least one", Some(9)),
+        ("9a0f0900ce05f5e100c000a16100a16100", Code::Config, "named once", Some(9)),
+        ("980f0900ce05f5e0ffc000a16100", Code::Config, "ttl must be from 0.1 to", Some(9)),
+        ("980f0900ce05f5e1000100a16100", Code::Config, "max_hold must be at least", Some(9)),
+        ("980f0900ce05f5e100c0c0a16100", Code::Protocol, "actor must be", Some(9)),
+        ("981009c0ce05f5e100c000a16100", Code::Protocol, "grant must be", Some(9)),
+        ("931109a161", Code::Protocol, "too short", Some(9)),
+        ("941109a161a0", Code::Protocol, "grant must be nil or", Some(9)),
+        ("921209", Code::Protocol, "too short", Some(9)),
+        ("931209c0", Code::Protocol, "from must be", Some(9)),
         ("960001c40100a0a001", Code::Config, "session must be 16 bytes", None),
         ("9400cc01c0c0", Code::Protocol, "session must be bytes", None),
     ];
@@ -166,8 +221,14 @@ fn one_key_more_than_the_bound_is_bad() {
     for place in 0..17 {
         body.extend_from_slice(&[0xa1, b'a' + place, 1]);
     }
-    let Some(Ok(ClientItem::Bad { problem, .. })) = Items::new(&body).next() else { panic!() };
-    assert!(problem.message.contains("at most 16"), "{}", problem.message);
+    let mut wanted = bytes("dc00280f0900ce05f5e100c000");
+    for place in 0..17 {
+        wanted.extend_from_slice(&[0xa1, b'a' + place, 0]);
+    }
+    for body in [body, wanted] {
+        let Some(Ok(ClientItem::Bad { problem, .. })) = Items::new(&body).next() else { panic!() };
+        assert!(problem.message.contains("at most 16"), "{}", problem.message);
+    }
 }
 
 #[test]
@@ -277,9 +338,41 @@ fn items(parts: &Parts) -> Vec<ClientItem<'_>> {
         Request::Block { key: first, wanted },
         Request::GiveBack { grant: GrantId(b), unused: c },
     ];
-    let requests = acquires.chain(others);
+    let requests = acquires.chain(others).chain(lock_requests(parts));
     items.extend(requests.map(|request| ClientItem::Ask { id: RequestId(a), request }));
     items
+}
+
+/// A request of each kind that is about locks.
+fn lock_requests(parts: &Parts) -> Vec<Request<'_>> {
+    let [a, b, c] = parts.numbers;
+    let ttl = Duration::from_nanos(100_000_000 + a % (86_399 * BILLION));
+    let most = Duration::from_nanos(b.max(86_400 * BILLION));
+    let modes = parts.costs.windows(2).enumerate().map(|(place, costs)| match place % 4 {
+        0 => Mode::Permits { size: cost(costs[0]), cost: cost(costs[1]) },
+        1 => Mode::Exclusive,
+        2 => Mode::Read,
+        _ => Mode::Write,
+    });
+    let all: Vec<_> = parts.keys.iter().map(String::as_str).zip(modes).collect();
+    let first = key(&parts.keys[0]);
+    [term(ttl, None), term(ttl, Some(ttl)), term(ttl, Some(most))]
+        .into_iter()
+        .flat_map(|term| {
+            let wanted = locks(&all, term, c);
+            let wait = if b == 0 { Wait::No } else { Wait::UpTo(Duration::from_nanos(b)) };
+            [
+                Request::Lock { wanted: wanted.clone(), wait },
+                Request::Lock { wanted: wanted.clone(), wait: Wait::Patience },
+                Request::Reclaim { grant: GrantId(b), wanted },
+            ]
+        })
+        .chain([
+            Request::Break { key: first, grant: None },
+            Request::Break { key: first, grant: Some(GrantId(c)) },
+            Request::Locks { from: b },
+        ])
+        .collect()
 }
 
 proptest! {
