@@ -2,6 +2,7 @@
 
 mod lease;
 mod link;
+mod locks;
 mod request;
 mod together;
 
@@ -26,6 +27,8 @@ enum Item {
     Hello,
     Beat { number: u64, floor: u64 },
     Ask(u64),
+    Reclaim { id: u64, grant: u64 },
+    Release { id: u64, grant: u64 },
     Cancel(u64),
     Bye,
 }
@@ -130,6 +133,12 @@ fn items(message: &Frames) -> Vec<Item> {
     let item = |item| match item {
         ClientItem::Hello(_) => Item::Hello,
         ClientItem::Beat { number, floor } => Item::Beat { number, floor: floor.0 },
+        ClientItem::Ask { id, request: Request::Reclaim { grant, .. } } => {
+            Item::Reclaim { id: id.0, grant: grant.0 }
+        }
+        ClientItem::Ask { id, request: Request::Release { grant } } => {
+            Item::Release { id: id.0, grant: grant.0 }
+        }
         ClientItem::Ask { id, .. } => Item::Ask(id.0),
         ClientItem::Cancel(id) => Item::Cancel(id.0),
         ClientItem::Bye => Item::Bye,

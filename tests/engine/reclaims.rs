@@ -183,16 +183,16 @@ fn numbers_are_laid_in_before_the_first_of_them_is_told() {
 
 /// The leases that are on the disk after all that a machine has said.
 fn disk(desk: &Desk) -> BTreeMap<GrantId, Vec<u8>> {
-    let mut disk = BTreeMap::new();
+    let mut leases = BTreeMap::new();
     for (_, output) in &desk.heard {
         if let Output::Lease { grant, record, .. } = output {
             match record {
-                Some(record) => disk.insert(*grant, record.clone()),
-                None => disk.remove(grant),
+                Some(record) => leases.insert(*grant, record.clone()),
+                None => leases.remove(grant),
             };
         }
     }
-    disk
+    leases
 }
 
 /// A run that follows another one, on the same clock or a fresh one.
