@@ -1,10 +1,11 @@
 //! Cycles of waits: who waits for a lock while it holds others, and is waited for in turn.
 //!
-//! Those who hold and wait are threads and tasks, not clients. Only one that begins to wait while it
-//! holds something, or to hold something while it waits, can close a cycle, so only such a one is
-//! looked at, a second later. Which of those that it waits for can ever go on is found as in Coffman, Elphick and Shoshani, "System
-//! deadlocks", 1971: whoever could be served by all that others may still give back is taken away,
-//! again and again; those that are left are stuck.
+//! Those who hold and wait are threads and tasks, not clients. Only one that begins to wait
+//! while it holds something, or to hold something while it waits, can close a cycle, so only
+//! such a one is looked at, a second later. Which of those that it waits for can ever go on is
+//! found as in Coffman, Elphick and Shoshani, "System deadlocks", 1971: whoever could be served
+//! by all that others may still give back is taken away, again and again; those that are left
+//! are stuck.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
