@@ -95,7 +95,7 @@ fn a_row_says_in_which_mode_for_how_long_and_how_much_longer() {
         .iter()
         .map(|row| (&*row.key, row.mode, row.grant, nanos(row.since), nanos(row.left)))
         .collect();
-    let left = 2 * SECOND + 2 * SECOND * 12 / 1000 - SECOND;
+    let left = 2 * SECOND + 2 * SECOND * 4 / 1000 - SECOND;
     let expected: [(&str, Mode, Option<GrantId>, u64, u64); 3] = [
         ("s", permits(5, 4), Some(GrantId(1)), SECOND, left),
         ("s", permits(5, 3), None, SECOND / 2, SECOND / 2),

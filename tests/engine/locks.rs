@@ -36,7 +36,7 @@ pub(crate) fn lock<'a>(
 /// The length of a lease at the server, after the last message of its holder.
 pub(crate) fn until_end(length: Duration) -> u64 {
     let nanos = u64::try_from(length.as_nanos()).unwrap();
-    nanos + nanos * 12 / 1000
+    nanos + nanos * 4 / 1000
 }
 
 impl Desk {

@@ -12,7 +12,7 @@ use crate::locks::{M, READ, WRITE, lock, permits, term, until_end, wanted};
 use crate::{Desk, SECOND, START, code};
 
 /// How long a run lets earlier holders come back.
-const GRACE: u64 = SECOND + SECOND * 12 / 1000;
+const GRACE: u64 = SECOND + SECOND * 4 / 1000;
 
 /// A run whose grants have numbers above 100, and that knows all that was granted, or does not.
 fn run<const N: usize>(all_is_known: bool) -> (Desk, [SessionId; N]) {
