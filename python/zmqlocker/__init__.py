@@ -18,6 +18,7 @@ from zmqlocker._exceptions import (
     ProtocolError,
     ServerUnavailable,
 )
+from zmqlocker._fence import Fence
 from zmqlocker._lease import LockHolder, LockInfo, LockWaiter, RwLock
 from zmqlocker._lock import Lease, Lock
 from zmqlocker._zmqlocker import (
@@ -38,6 +39,7 @@ __all__ = [
     "CostTooLarge",
     "DeadlockError",
     "Decision",
+    "Fence",
     "KindMismatch",
     "Lease",
     "Limit",
