@@ -14,7 +14,7 @@ import zmqlocker
 from conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs" / "limits.md"
+GUIDES = ["limits.md", "locks.md"]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
@@ -108,8 +108,10 @@ def test_the_examples_of_the_readme_run(block: str) -> None:
     subprocess.run([sys.executable, "-c", block], check=True, timeout=PATIENCE)
 
 
-def test_the_examples_of_the_guide_run_one_after_the_other() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_examples_of_a_guide_run_one_after_the_other(guide: str) -> None:
+    text = (ROOT / "docs" / guide).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) > 10
     source = "\n".join([*blocks, "client.close()", "server.stop()"])
     subprocess.run([sys.executable, "-c", source], check=True, timeout=PATIENCE)
