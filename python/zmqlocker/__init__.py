@@ -1,4 +1,4 @@
-"""A gate for resources that many processes share: at most so many requests in so much time.
+"""A gate for resources that many processes share: so many requests in so much time, and locks.
 
 `LockerServer` owns the time and the counts, `LockerClient` asks it over ZeroMQ. `Locker` is the
 same gate within one process, `zmqlocker.asyncio` the client for event loops.

@@ -118,7 +118,7 @@ def test_the_examples_of_a_guide_run_one_after_the_other(guide: str) -> None:
 
 
 def test_there_are_examples_in_the_readme() -> None:
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 def test_the_command_of_the_package_runs() -> None:
