@@ -307,10 +307,13 @@ impl Conversation {
         self.talks.iter().filter_map(|talk| talk.next_beat).min()
     }
 
-    /// Whether a server has still to answer a beat.
+    /// Whether a server has still to answer a beat, or to let us hold on what an earlier run of it
+    /// has granted.
     #[must_use]
-    pub fn is_beat_unanswered(&self) -> bool {
+    pub fn is_keeping_unanswered(&self) -> bool {
+        let reclaims = |question: &Question| question.reclaims.is_some();
         self.talks.iter().any(|talk| !talk.beats.is_empty())
+            || self.questions.values().any(reclaims)
     }
 
     /// Whether a server was heard since a request was last given up because of silence.

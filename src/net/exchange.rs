@@ -219,24 +219,25 @@ impl Shared {
     }
 
     /// Sends what there is to send and hands out what has come, until there is no more of either.
+    /// Whether anything has come.
     pub(super) fn exchange(
         &mut self,
         now: Timestamp,
         wake_watcher: impl Fn(),
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if self.conversation.poll_timeout().is_some_and(|due| due <= now) {
             self.conversation.handle(now, &Input::Tick);
         }
         self.behind = false;
-        for _ in 0..ROUNDS_MAX {
+        for round in 0..ROUNDS_MAX {
             self.perform(&wake_watcher);
             // What came may have come long ago: the process may have been stopped meanwhile.
             if !self.poll_links(self.clock.now())? {
-                return Ok(());
+                return Ok(round > 0);
             }
         }
         self.behind = true;
-        Ok(())
+        Ok(true)
     }
 
     /// Does what the conversation wants done.
@@ -293,6 +294,11 @@ impl Shared {
             }
         }
         Ok(any)
+    }
+
+    /// Whether what is held hangs on something that is still to come.
+    pub(super) fn is_keeping_awaited(&self) -> bool {
+        self.conversation.is_keeping_unanswered() || self.links.iter().any(|link| link.is_opening())
     }
 
     /// When the links or the conversation want to see the time again.

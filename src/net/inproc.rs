@@ -64,6 +64,10 @@ impl Link for InprocLink {
         None
     }
 
+    fn is_opening(&self) -> bool {
+        false
+    }
+
     fn send(&mut self, message: &Frames) {
         // What goes wrong here goes wrong again at the next poll, which tells of it.
         let _ = self.socket.send(message);

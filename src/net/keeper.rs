@@ -11,8 +11,8 @@ use crate::time::{Clock, Timestamp};
 /// How often a link that is down is looked at while there is something to keep.
 const RECONNECT_SLICE: Duration = Duration::from_millis(100);
 
-/// How soon after a beat its answer is looked for, if nobody else watches the sockets: at first,
-/// and twice as long each time after.
+/// How soon an answer is looked for that what is held hangs on, if nobody else watches the sockets:
+/// after something has come, and twice as long each time that nothing has.
 const ANSWER_SLICE: Duration = Duration::from_millis(2);
 
 /// Starts its thread when there is something to keep for the first time. Neither the GIL nor an
@@ -90,7 +90,7 @@ impl Desk {
             }
             let now = shared.clock.now();
             // What goes wrong here goes wrong again for whoever asks next, who is told.
-            let _ =
+            let came =
                 shared.glance().and_then(|()| shared.exchange(now, || self.room.wake_watcher()));
             let due = shared.conversation.next_beat().map(|beat| {
                 let links = shared.links.iter().filter_map(|link| link.poll_timeout()).min();
@@ -98,8 +98,9 @@ impl Desk {
                 links.map_or(beat, |link| beat.min(link.max(slice)))
             });
             let due = due.map(|due| {
-                let awaited = shared.conversation.is_beat_unanswered();
-                answer_slice = if awaited { answer_slice * 2 } else { ANSWER_SLICE };
+                let awaited = shared.is_keeping_awaited();
+                let goes_on = !awaited || matches!(came, Ok(true));
+                answer_slice = if goes_on { ANSWER_SLICE } else { answer_slice * 2 };
                 if awaited { due.min(now + answer_slice) } else { due }
             });
             let answered = !shared.collected.is_empty();

@@ -34,6 +34,9 @@ pub(super) trait Link: Send {
     /// When to come back with a [`Link::poll`], if nothing happens before.
     fn poll_timeout(&self) -> Option<Timestamp>;
 
+    /// Whether the server is to say something before messages may be sent.
+    fn is_opening(&self) -> bool;
+
     /// Sends a message. If it cannot, the link is going down and says so at the next poll.
     fn send(&mut self, message: &Frames);
 

@@ -299,6 +299,10 @@ impl Link for StreamLink {
         }
     }
 
+    fn is_opening(&self) -> bool {
+        !matches!(self.phase, Phase::Waiting { .. } | Phase::Up { .. })
+    }
+
     fn send(&mut self, message: &Frames) {
         if matches!(self.phase, Phase::Up { .. }) {
             zmtp::encode_message(&mut self.unsent, message.iter());
