@@ -9,9 +9,9 @@ use crate::engine::session::SessionId;
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
-/// How much longer a lease lasts at the server than was asked for, in thousandths. Clocks may differ
-/// in rate by 2, which the holder's own margin bears as well: with a larger one, the locks of the
-/// dead would be free late.
+/// How much longer a lease lasts at the server than was asked for, in thousandths. Clocks may
+/// differ in rate by 2, which the holder's own margin bears as well: with a larger one, the
+/// locks of the dead would be free late.
 const LEASE_MARGIN: u32 = 4;
 
 impl<A> Gate<A> {
