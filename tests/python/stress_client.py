@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 TASKS = 4
 
-RATES = {0.5: 20, 3.0: 50}
+#: Those of 5 seconds and more outlive the server: one that is recorded exactly, as small ones are,
+#: and one of which something is recorded ahead.
+RATES = {0.5: 20, 3.0: 50, 6.0: 12, 15.0: 160}
+
+#: How likely it is that who waits for them does so without an end. Of the small one there would be
+#: too few for all who wait.
+ENDLESS = {0.5: 0.2, 3.0: 0.1, 6.0: 0.0, 15.0: 0.01}
+
 ALGORITHMS = ("fixed", "sliding")
 
 #: Of these keys nobody waits for long, so that the instants of their grants are known well.
@@ -37,6 +44,9 @@ LENT = [f"{name}:{seconds}:lent" for name in ALGORITHMS for seconds in RATES]
 
 SEATS = "seats"
 SEATS_AT_ONCE = 3
+
+#: What a lease lasts if nothing is said of it, in seconds.
+TTL = 0.8
 
 
 def boot_time() -> int:
@@ -85,9 +95,9 @@ class Asker:
         self._client, self._log, self._dice = client, log, random.Random(seed)
         self._blocks: dict[str, Any] = {}
 
-    def note(self, did: str, before: int, after: int, keys: dict[str, int]) -> None:
+    def note(self, did: str, before: int, after: int, keys: dict[str, int], *lease: int) -> None:
         # One write, so that a line is there as a whole or not at all when the process is killed.
-        lines = (json.dumps((did, before, after, *item)) + "\n" for item in keys.items())
+        lines = (json.dumps((did, before, after, *item, *lease)) + "\n" for item in keys.items())
         os.write(self._log, "".join(lines).encode())
 
     async def ask(self) -> None:
@@ -99,7 +109,7 @@ class Asker:
         before = boot_time()
         try:
             await act()
-        except (LockTimeout, ServerUnavailable) as error:
+        except (LockTimeout, ServerUnavailable, NotHeld) as error:
             self.note(f"{act.__name__} {type(error).__name__}", before, boot_time(), {"": 0})
 
     async def try_acquire(self) -> None:
@@ -120,7 +130,8 @@ class Asker:
 
     async def acquire(self) -> None:
         key, cost = self._dice.choice(MIXED), self._dice.choice((1, 1, 2))
-        timeout = self._dice.choice((0.01, 0.03, 0.1, 0.3, 1.0, None))
+        is_endless = self._dice.random() < ENDLESS[float(key.split(":")[1])]
+        timeout = None if is_endless else self._dice.choice((0.01, 0.03, 0.1, 0.3, 1.0))
         before = boot_time()
         await self._client.acquire(key, cost, timeout=timeout)
         self.note("acquire", before, boot_time(), {key: cost})
@@ -140,20 +151,20 @@ class Asker:
             spent = self._dice.randrange(cost + 1)
             # The rest is free for others only from the commit on, and this is used before it.
             self.note("reserve", before, after, {key: spent})
-            with contextlib.suppress(NotHeld):
-                await reserved.commit(spent)
+            await reserved.commit(spent)
 
     async def hold(self) -> None:
-        before = boot_time()
-        async with self._client.limit(SEATS, timeout=0.3) as permit:
-            start = boot_time()
-            self.note("wait", before, start, {SEATS: 0})
+        asked = boot_time()
+        async with self._client.limit(SEATS, timeout=0.3, ttl=TTL) as permit:
+            start = got = boot_time()
+            self.note("wait", asked, got, {SEATS: 0})
             for _ in range(self._dice.randrange(1, 20)):
                 # It was still held at an instant before it was found to be held.
                 end = boot_time()
                 if permit.lost:
+                    self.note("lost", start, boot_time(), {SEATS: 0})
                     break
-                self.note("held", start, end, {SEATS: 1})
+                self.note("held", start, end, {SEATS: 1}, asked, got)
                 start = end
                 await asyncio.sleep(0.01)
 

@@ -6,12 +6,27 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from admissions import SECOND, Grant, Held, Note, Rate, most_at_once, read
+from admissions import (
+    SECOND,
+    Grant,
+    Held,
+    Life,
+    Note,
+    Rate,
+    by_life,
+    givers,
+    held_by_life,
+    most_at_once,
+    read,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_REQUESTS = 5
+
+#: Two lives of a server that was down for two seconds.
+EARLIER, LATER = LIVES = (Life(0, 4 * SECOND), Life(6 * SECOND, 9 * SECOND))
 
 
 def honest(rate: Rate, seed: int) -> list[Grant]:
@@ -90,6 +105,50 @@ def test_who_holds_at_the_same_time_is_counted() -> None:
     assert most_at_once([]) == 0
     assert most_at_once([Held(0, 5), Held(5, 9), Held(9, 9)]) == 1
     assert most_at_once([Held(0, 5), Held(4, 9), Held(4, 6, 2)]) == 4
+
+
+def test_a_grant_is_of_the_only_life_that_can_have_given_it() -> None:
+    surely = Grant(5 * SECOND, 7 * SECOND, 2)
+    unsure = Grant(4 * SECOND, 6 * SECOND)
+    certain = by_life([surely, unsure, Grant(3 * SECOND, 3 * SECOND)], LIVES)
+    assert certain[EARLIER] == [Grant(3 * SECOND, 3 * SECOND)]
+    assert certain[LATER] == [Grant(6 * SECOND, 7 * SECOND, 2)]
+    assert givers(Grant(4 * SECOND + 1, 6 * SECOND - 1), LIVES) == []
+
+
+def test_what_is_spent_of_a_block_may_be_of_the_life_before() -> None:
+    spent = Grant(7 * SECOND, 8 * SECOND)
+    assert givers(spent, LIVES) == [LATER]
+    assert givers(spent._replace(ahead=3 * SECOND), LIVES) == [EARLIER, LATER]
+    while_down = Grant(5 * SECOND - 1, 5 * SECOND, 1, SECOND)
+    assert by_life([while_down], LIVES)[EARLIER] == [while_down]
+    assert givers(while_down._replace(ahead=SECOND - 2), LIVES) == []
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+def test_what_begins_anew_is_counted_within_each_life(*, sliding: bool) -> None:
+    rate = Rate(1, 10.0, sliding)
+    budgets = [Grant(3 * SECOND, 3 * SECOND), Grant(6 * SECOND, 7 * SECOND)]
+    assert rate.violations_in_lives(budgets, LIVES) == []
+    assert rate.violations(budgets, 0) != []
+    assert rate.violations_in_lives([*budgets, Grant(SECOND, 2 * SECOND)], LIVES) != []
+
+
+def test_grants_of_one_life_or_another_are_counted_in_sum() -> None:
+    rate = Rate(1, 10.0, sliding=True)
+    unsure = Grant(3 * SECOND, 7 * SECOND)
+    assert rate.violations_in_lives([unsure] * 2, LIVES) == []
+    assert rate.violations_in_lives([unsure] * 3, LIVES) == ["3 permits in 2 lives, 2 are allowed"]
+
+
+def test_a_lease_lasts_no_longer_than_its_time_after_its_life() -> None:
+    held = Held(2 * SECOND, 4 * SECOND + 5, asked=SECOND, got=2 * SECOND)
+    assert held_by_life([held], LIVES, 5)[0][EARLIER] == [held]
+    assert held_by_life([held], LIVES, 4)[1] == [held]
+    # The word of the next life keeps nothing of the one before, but what it granted itself.
+    unsure = held._replace(end=4 * SECOND + 6, got=6 * SECOND)
+    certain, overdue = held_by_life([unsure, held._replace(got=6 * SECOND)], LIVES, 5)
+    assert (certain[LATER], overdue) == ([unsure], [])
 
 
 def test_a_line_that_was_cut_off_is_not_read(tmp_path: Path) -> None:
