@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use zmqlocker::engine::{
-    Bounds, ClientInfo, Cost, Decision, Demand, Hold, Input, Key, Limits, Machine, Output, Reply,
-    Request, RequestId, Restored, Rules, SessionId, Unfit, Wait,
+    Block, Bounds, ClientInfo, Cost, Decision, Demand, Hold, Input, Key, Limits, Machine, Output,
+    Reply, Request, RequestId, Restored, Rules, SessionId, Unfit, Wait,
 };
 use zmqlocker::time::Timestamp;
 
@@ -99,6 +99,20 @@ impl Server {
         }
     }
 
+    /// How many were granted: all or none.
+    fn spend(&mut self, cost: u64) -> u64 {
+        let is_granted = cost > 0 && self.acquire("key", cost, Hold::Spend).allowed;
+        if is_granted { cost } else { 0 }
+    }
+
+    fn borrow(&mut self, wanted: u64) -> Block {
+        let (key, wanted) = (Key::parse("key").unwrap(), Cost::new(wanted.into()).unwrap());
+        match self.ask(&Request::Block { key, wanted }) {
+            Reply::Block(block) => block,
+            reply => panic!("{reply:?}"),
+        }
+    }
+
     fn remaining(&mut self) -> u64 {
         match self.ask(&Request::Peek { key: Key::parse("key").unwrap(), cost: Cost::ONE }) {
             Reply::Decision(decision) => decision.remaining,
@@ -130,9 +144,12 @@ impl Server {
 enum Step {
     Pass(u64),
     Spend(u64),
+    /// Spends all there is.
+    SpendAll,
     /// Reserves the first, spends the second at most.
     Reserve(u64, u64),
-    Borrow(u64),
+    /// Borrows so many, to be spent at the last instant at which they may be or at once.
+    Borrow(u64, bool),
     /// Is killed with so many records written, and is down for so many milliseconds.
     Crash(usize, u64),
     /// The machine is started anew.
@@ -145,7 +162,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0_u64..4_000).prop_map(Step::Pass),
         10 => (1_u64..6).prop_map(Step::Spend),
         2 => (1_u64..12, 1_u64..12).prop_map(|(all, spent)| Step::Reserve(all, spent)),
-        2 => (1_u64..12).prop_map(Step::Borrow),
+        2 => (1_u64..12, any::<bool>()).prop_map(|(wanted, late)| Step::Borrow(wanted, late)),
         2 => (0_usize..3, prop_oneof![Just(0), 0_u64..12_000]).prop_map(|(w, d)| Step::Crash(w, d)),
         1 => (0_usize..3, 0_u64..12_000).prop_map(|(w, d)| Step::Reboot(w, d)),
         1 => (0_u64..12_000).prop_map(Step::Stop),
@@ -195,10 +212,10 @@ fn run(kind: Kind, max: u64, steps: &[Step]) -> Vec<(Duration, u64)> {
                 real += Duration::from_millis(millis);
                 server.now = server.now + Duration::from_millis(millis);
             }
-            Step::Spend(cost) if cost <= max => {
-                if server.acquire("key", cost, Hold::Spend).allowed {
-                    granted.push((real, cost));
-                }
+            Step::Spend(cost) if cost <= max => granted.push((real, server.spend(cost))),
+            Step::SpendAll => {
+                let all = server.remaining();
+                granted.push((real, server.spend(all)));
             }
             Step::Reserve(all, spent) if all <= max => {
                 let decision = server.acquire("key", all, Hold::Reserve);
@@ -211,12 +228,12 @@ fn run(kind: Kind, max: u64, steps: &[Step]) -> Vec<(Duration, u64)> {
                     granted.push((real, spent));
                 }
             }
-            Step::Borrow(wanted) => {
-                let key = Key::parse("key").unwrap();
-                let wanted = Cost::new(wanted.into()).unwrap();
-                if let Reply::Block(block) = server.ask(&Request::Block { key, wanted }) {
-                    granted.push((real, block.permits));
-                }
+            Step::Borrow(wanted, late) => {
+                let block = server.borrow(wanted);
+                // A fixed window's is void with its slot, so any instant is as good as the first.
+                let late = late && !matches!(kind, Kind::Fixed);
+                let kept = if late { spendable_for(&block) } else { Duration::ZERO };
+                granted.push((real + kept, block.permits));
             }
             Step::Spend(_) | Step::Reserve(..) => {}
             Step::Crash(written, down) => {
@@ -246,7 +263,55 @@ fn run(kind: Kind, max: u64, steps: &[Step]) -> Vec<(Duration, u64)> {
             }
         }
     }
+    granted.sort_unstable();
     granted
+}
+
+/// How long after its grant a client spends of a block at most, if its clock is right.
+fn spendable_for(block: &Block) -> Duration {
+    block.valid_for.saturating_sub(Duration::from_nanos(1))
+}
+
+/// Runs the steps, and sees that never too much was granted.
+fn check(kind: Kind, max: u64, steps: &[Step]) -> Result<(), TestCaseError> {
+    let granted = run(kind, max, steps);
+    let rebooted = steps.iter().any(|step| matches!(step, Step::Reboot(..)));
+    let within = |from: Duration, to: Duration| -> u64 {
+        let inside = granted.iter().filter(|(at, _)| from <= *at && *at <= to);
+        inside.map(|(_, permits)| permits).sum()
+    };
+    match kind {
+        Kind::Sliding => {
+            for (at, _) in &granted {
+                prop_assert!(within(*at, *at + LENGTH) <= max);
+            }
+        }
+        Kind::Gcra => {
+            for (place, (from, _)) in granted.iter().enumerate() {
+                for (to, _) in &granted[place..] {
+                    let refilled = to.saturating_sub(*from).as_nanos() * u128::from(max);
+                    let allowed = u128::from(max) * LENGTH.as_nanos() + refilled;
+                    prop_assert!(u128::from(within(*from, *to)) * LENGTH.as_nanos() <= allowed);
+                }
+            }
+        }
+        // After a reboot a slot may last longer, and the next one begins later.
+        Kind::Fixed if rebooted => {
+            for (at, _) in &granted {
+                prop_assert!(within(*at, *at + LENGTH) <= 2 * max);
+            }
+        }
+        Kind::Fixed => {
+            let mut slot: Option<Duration> = None;
+            for (at, _) in &granted {
+                if slot.is_none_or(|from| *at > from + LENGTH) {
+                    slot = Some(*at);
+                    prop_assert!(within(*at, *at + LENGTH) <= max);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -258,37 +323,26 @@ proptest! {
         max in 1_u64..100,
         steps in vec(step(), 1..80),
     ) {
-        let granted = run(kind, max, &steps);
-        let rebooted = steps.iter().any(|step| matches!(step, Step::Reboot(..)));
-        let within = |from: Duration, to: Duration| -> u64 {
-            let inside = granted.iter().filter(|(at, _)| from <= *at && *at <= to);
-            inside.map(|(_, permits)| permits).sum()
-        };
-        match kind {
-            Kind::Sliding => for (at, _) in &granted {
-                prop_assert!(within(*at, *at + LENGTH) <= max);
-            },
-            Kind::Gcra => for (place, (from, _)) in granted.iter().enumerate() {
-                for (to, _) in &granted[place..] {
-                    let refilled = to.saturating_sub(*from).as_nanos() * u128::from(max);
-                    let allowed = u128::from(max) * LENGTH.as_nanos() + refilled;
-                    prop_assert!(u128::from(within(*from, *to)) * LENGTH.as_nanos() <= allowed);
-                }
-            },
-            // After a reboot a slot may last longer, and the next one begins later.
-            Kind::Fixed if rebooted => for (at, _) in &granted {
-                prop_assert!(within(*at, *at + LENGTH) <= 2 * max);
-            },
-            Kind::Fixed => {
-                let mut slot: Option<Duration> = None;
-                for (at, _) in &granted {
-                    if slot.is_none_or(|from| *at > from + LENGTH) {
-                        slot = Some(*at);
-                        prop_assert!(within(*at, *at + LENGTH) <= max);
-                    }
-                }
-            }
+        check(kind, max, &steps)?;
+    }
+
+    #[test]
+    fn a_block_that_outlives_its_server_gives_no_more_than_the_limit(
+        kind in kind(),
+        max in 1_u64..200,
+        (used, wanted) in (0_u64..12, 1_u64..12),
+        end in prop_oneof![
+            (0_usize..3, 0_u64..1_500).prop_map(|(written, down)| Step::Crash(written, down)),
+            (0_u64..1_500).prop_map(Step::Stop),
+        ],
+        apart in 50_u64..1_000,
+    ) {
+        let mut steps = vec![Step::Spend(1); usize::try_from(used).unwrap()];
+        steps.extend([Step::Borrow(wanted, true), end]);
+        for _ in 0..25_000 / apart {
+            steps.extend([Step::Pass(apart), Step::SpendAll]);
         }
+        check(kind, max, &steps)?;
     }
 
     #[test]
@@ -337,6 +391,19 @@ fn short_limits_and_those_that_only_watch_or_are_held_are_not_recorded() {
     let lease = Hold::lease(Duration::from_secs(10)).unwrap();
     assert!(server.acquire("key", 1, lease).allowed);
     assert!(server.queue.is_empty() && server.disk.is_empty());
+}
+
+#[test]
+fn what_is_spent_of_a_block_after_a_crash_counts_from_then_on() {
+    let mut server = used("160/10s sliding", 1);
+    let waits = server.waits;
+    let block = server.borrow(3);
+    let spent_at = server.now + spendable_for(&block);
+    assert_eq!((block.permits, server.waits), (3, waits), "it is covered by what is recorded");
+    let now = server.now + Duration::from_millis(1);
+    let mut server = Server::start(now, "160/10s sliding", server.crash(0), 0);
+    server.now = spent_at + LENGTH;
+    assert!(server.remaining() <= 157, "{}", server.remaining());
 }
 
 #[test]

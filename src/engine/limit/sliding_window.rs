@@ -60,8 +60,8 @@ impl SlidingLog {
         entries.chunks(entries.len().div_ceil(RECORDED_MAX)).map(together).collect()
     }
 
-    /// A log that was recorded; what was recorded ahead counts as granted now. `None` if there are
-    /// more permits than can be.
+    /// A log that was recorded; what was recorded ahead counts as lent now, for a borrower may
+    /// still spend it. `None` if there are more permits than can be.
     pub(super) fn restore(
         now: Timestamp,
         rate: Rate,
@@ -70,7 +70,7 @@ impl SlidingLog {
     ) -> Option<Self> {
         let newest = now + rate.in_seconds();
         let mut log = Self::default();
-        let ahead = Some((newest, ahead)).filter(|(_, permits)| *permits > 0);
+        let ahead = Some((lent_until(now, rate), ahead)).filter(|(_, permits)| *permits > 0);
         for (until, permits) in entries.iter().copied().chain(ahead) {
             log.used = log.used.checked_add(permits)?;
             // What counts longer than a grant of now was lent.
@@ -173,8 +173,8 @@ impl SlidingLog {
     pub(super) fn claim(&mut self, now: Timestamp, rate: Rate, wanted: u64) -> Claim {
         self.expire(now);
         let permits = wanted.min(self.remaining(now, rate));
-        let valid_for = rate.in_seconds() / BLOCK_PART;
-        let until = now + drifted(valid_for + rate.in_seconds());
+        let valid_for = block_time(rate);
+        let until = lent_until(now, rate);
         self.used += permits;
         match self.lent.back_mut().filter(|last| last.until == until) {
             Some(last) => last.permits += permits,
@@ -204,6 +204,16 @@ impl SlidingLog {
         adopted.expire(now);
         adopted
     }
+}
+
+/// For how long a block may be spent.
+fn block_time(rate: Rate) -> Duration {
+    rate.in_seconds() / BLOCK_PART
+}
+
+/// The last instant at which what is lent at `now` counts.
+fn lent_until(now: Timestamp, rate: Rate) -> Timestamp {
+    now + drifted(block_time(rate) + rate.in_seconds())
 }
 
 /// Takes permits out of the entry that counts until `mark`, or into which it was merged. How many.
