@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::engine::asked::Asked;
 use crate::engine::event::{Input, Output, Tally};
 use crate::engine::gate::{Bounds, Gate, Said};
 use crate::engine::grant::Charges;
@@ -18,7 +19,7 @@ use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
-use crate::engine::session::{ANSWERS_MAX, Asked, ClientInfo, SessionId, SessionName, Sessions};
+use crate::engine::session::{ANSWERS_MAX, ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
@@ -191,23 +192,23 @@ impl<E> Machine<E> {
     fn ask(&mut self, now: Timestamp, id: SessionId, request_id: RequestId, request: &Request) {
         self.hear(now, id);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if let Some(Asked::Answered(answered)) = session.requests.get(&request_id) {
+        if let Some(Asked::Answered(reply, _)) = session.requests.get(request_id) {
             let lease = match request {
                 Request::Acquire { hold: Hold::Lease(_), .. } | Request::Lock { .. } => {
-                    answered.0.grant()
+                    reply.grant()
                 }
                 Request::Reclaim { grant, .. } => Some(*grant),
                 _ => None,
             };
             if lease.is_some_and(|grant| !self.gate.has(grant)) {
                 // The answer was lost, and the lease has ended since: nobody may hear of it now.
-                session.requests.remove(&request_id);
+                session.requests.remove(request_id);
             }
         }
         if let Request::Release { grant } = request {
             session.lost.retain(|lost| lost != grant);
         }
-        let reply = match session.requests.get(&request_id) {
+        let reply = match session.requests.get(request_id) {
             None if request_id < session.floor => return,
             None if session.requests.len() >= ANSWERS_MAX => Reply::Refuse(Problem {
                 code: Code::BoundExceeded,
@@ -232,7 +233,7 @@ impl<E> Machine<E> {
             }
             Some(Asked::Cancelled) => return,
             Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
-            Some(Asked::Answered(answered)) => answered.0.clone(),
+            Some(Asked::Answered(reply, _)) => reply.clone(),
         };
         self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
     }
@@ -273,7 +274,7 @@ impl<E> Machine<E> {
         self.hear(now, id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         if request < session.floor
-            || (session.requests.len() >= ANSWERS_MAX && !session.requests.contains_key(&request))
+            || (session.requests.len() >= ANSWERS_MAX && session.requests.get(request).is_none())
         {
             return;
         }
@@ -282,10 +283,7 @@ impl<E> Machine<E> {
                 session.waiting -= 1;
                 self.gate.leave(now, waiter);
             }
-            Some(Asked::Answered(answered)) => {
-                let (reply, charges) = *answered;
-                self.take_back(now, &reply, &charges);
-            }
+            Some(Asked::Answered(reply, charges)) => self.take_back(now, &reply, &charges),
             Some(Asked::Cancelled) | None => {}
         }
     }
@@ -299,23 +297,22 @@ impl<E> Machine<E> {
         }
         for request in requests {
             let session = self.sessions.get(id);
-            let asked = session.and_then(|session| session.requests.get(request));
+            let asked = session.and_then(|session| session.requests.get(*request));
             let is_done = |asked: &Asked| match asked {
-                Asked::Answered(answered) => answered.0 == Reply::Done,
+                Asked::Answered(reply, _) => *reply == Reply::Done,
                 Asked::Waiting(_) | Asked::Cancelled => false,
             };
             if asked.is_some_and(is_done) {
                 continue;
             }
-            if let Some(Asked::Answered(answered)) = self.forget_request(id, *request) {
-                let (reply, charges) = *answered;
+            if let Some(Asked::Answered(reply, charges)) = self.forget_request(id, *request) {
                 self.take_back(now, &reply, &charges);
             }
         }
     }
 
     fn forget_request(&mut self, id: SessionId, request: RequestId) -> Option<Asked> {
-        self.sessions.get_mut(id)?.requests.remove(&request)
+        self.sessions.get_mut(id)?.requests.remove(request)
     }
 
     /// Whatever was granted with an answer comes back.
@@ -367,7 +364,7 @@ impl<E> Machine<E> {
         session.waiting = 0;
         let mut dropped = Vec::new();
         let mut waiters = Vec::new();
-        for (request, asked) in &mut session.requests {
+        for (request, asked) in session.requests.iter_mut() {
             if let Asked::Waiting(waiter) = asked {
                 waiters.push(*waiter);
                 dropped.push(*request);
@@ -439,7 +436,7 @@ impl<E> Machine<E> {
             }
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let answered = Asked::Answered(Box::new((reply.clone(), charges)));
+        let answered = Asked::Answered(reply.clone(), charges);
         if let Some(Asked::Waiting(_)) = session.requests.insert(request, answered) {
             session.waiting -= 1;
         }

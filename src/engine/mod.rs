@@ -1,5 +1,6 @@
 //! SANS-IO: who gets a permit, and when. No clock, socket, thread or random number lives here.
 
+mod asked;
 mod event;
 mod gate;
 mod grant;

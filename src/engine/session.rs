@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::grant::Charges;
-use crate::engine::request::{GrantId, Reply, RequestId};
-use crate::engine::waiters::WaiterId;
+use crate::engine::asked::Requests;
+use crate::engine::request::{GrantId, RequestId};
 use crate::time::Timestamp;
 
 /// A session's place among the sessions. Once it is forgotten this leads nowhere.
@@ -68,21 +67,11 @@ pub(super) struct Session {
     pub(super) due_at: Timestamp,
     /// All requests below this one are answered, and the client has the answers.
     pub(super) floor: RequestId,
-    pub(super) requests: BTreeMap<RequestId, Asked>,
+    pub(super) requests: Requests,
     /// How many of the requests wait.
     pub(super) waiting: usize,
     /// Leases that were taken from it, and that it has not given up yet.
     pub(super) lost: Vec<GrantId>,
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub(super) enum Asked {
-    Waiting(WaiterId),
-    /// With what was taken for good. Elsewhere, as records move about when others come and go.
-    Answered(Box<(Reply, Charges)>),
-    /// Nobody wants the answer, should the request still come.
-    Cancelled,
 }
 
 impl Session {
@@ -93,7 +82,7 @@ impl Session {
             heard_at: now,
             due_at: now + SESSION_SILENCE_MAX,
             floor: RequestId(0),
-            requests: BTreeMap::new(),
+            requests: Requests::default(),
             waiting: 0,
             lost: Vec::new(),
         }
@@ -105,15 +94,7 @@ impl Session {
             return;
         }
         self.floor = floor;
-        while let Some(first) = self.requests.first_entry()
-            && *first.key() < floor
-        {
-            // A client that waits for an answer does not say that it has it.
-            if matches!(first.get(), Asked::Waiting(_)) {
-                break;
-            }
-            first.remove();
-        }
+        self.requests.drop_below(floor);
     }
 
     /// When the session has been silent for too long.

@@ -251,26 +251,24 @@ impl<A> Gate<A> {
             return decision(false, Arc::from(""), part);
         };
         let held = state.holders.held();
-        let mut tightest = decision(false, Arc::clone(state.limits.text(0)), part);
-        tightest.remaining = u64::MAX;
+        let (mut remaining, mut tightest, mut reset_after) = (u64::MAX, 0, Duration::ZERO);
         let enforced = state.limits.iter().enumerate().filter(|(_, limit)| !limit.shadow);
         for (place, limit) in enforced {
             let meter = &state.meters[place];
-            let remaining = match &limit.kind {
+            let left = match &limit.kind {
                 Kind::Concurrency(at_once) => at_once.get().saturating_sub(held),
                 kind => meter.remaining(now, kind),
             };
-            if remaining < tightest.remaining {
-                tightest.remaining = remaining;
-                tightest.limit = Arc::clone(state.limits.text(place));
+            if left < remaining {
+                (remaining, tightest) = (left, place);
             }
-            let reset_after = meter.reset_at(now, &limit.kind).since(now);
-            tightest.reset_after = tightest.reset_after.max(reset_after);
+            reset_after = reset_after.max(meter.reset_at(now, &limit.kind).since(now));
         }
         if let Some(until) = state.rest.as_ref().and_then(|rest| rest.frozen_until) {
-            tightest.reset_after = tightest.reset_after.max(until.since(now));
+            reset_after = reset_after.max(until.since(now));
         }
-        tightest
+        let limit = Arc::clone(state.limits.text(tightest));
+        Decision { remaining, reset_after, ..decision(false, limit, part) }
     }
 
     /// What the answer to a request would be.
