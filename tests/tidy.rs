@@ -112,7 +112,11 @@ fn each_library_stays_within_its_walls() {
         for (library, home) in [
             ("zmq::", "src/net/"),
             ("mio::", "src/net/"),
-            ("rustix::", "src/net/"),
+            ("rustix::process", "src/cli/"),
+            ("rustix::system", "src/net/"),
+            ("rustix::termios", "src/cli/"),
+            ("rustix::time", "src/net/"),
+            ("signal_hook::", "src/cli/"),
             ("socket2::", "src/net/"),
             ("redb::", "src/net/"),
             ("pyo3", "src/python/"),

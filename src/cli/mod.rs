@@ -1,37 +1,62 @@
 //! The command line: one sub-command a file.
 
+mod break_lock;
 mod check;
 mod demo;
+mod lock;
+mod ls;
 mod next;
+mod running;
+mod signals;
+mod supervision;
 mod timeline;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::error::Error;
 
+/// How long a server may take to answer what needs no wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How a command ended, for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     /// It did what it was asked to do; `next` heard "go".
-    Done = 0,
-    /// `next` heard "sorry"; `demo` saw a slot with too many.
-    Refused = 1,
+    Done,
+    /// `next` heard "sorry"; `demo` saw a slot with too many; nobody held what `break` was to take.
+    Refused,
     /// The command line is wrong, or the file that `check` was given.
-    Usage = 2,
+    Usage,
     /// Something is missing: a server, a port, a place to write to.
-    Failed = 3,
+    Failed,
+    /// What `lock` and the command that it runs have to say.
+    Other(u8),
 }
 
-/// A gate for shared resources: at most so many requests in so much time.
+impl Status {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Refused => 1,
+            Self::Usage => 2,
+            Self::Failed => 3,
+            Self::Other(code) => code,
+        }
+    }
+}
+
+/// A gate for shared resources: at most so many requests in so much time, and locks.
 #[derive(Debug, Parser)]
 #[command(
     name = "zmqlocker",
     version,
-    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\", 2 wrong usage or \
-                  a wrong file, 3 no server or another failure."
+    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\" or not held, 2 wrong usage or a wrong \
+                  file, 3 no server or another failure; of lock, see `zmqlocker lock --help`."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -40,37 +65,49 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Break(break_lock::Break),
     Check(check::Check),
     Demo(demo::Demo),
+    Lock(lock::Lock),
+    Ls(ls::Ls),
     Next(next::Next),
 }
 
 /// Runs a command line. `program` starts the command anew, `arguments` are what follows it. Gives
 /// the exit status.
-pub fn run(program: &[String], arguments: impl IntoIterator<Item = String>) -> u8 {
-    let words = ["zmqlocker".to_owned()].into_iter().chain(arguments);
+pub fn run(program: &[String], arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let words = ["zmqlocker".into()].into_iter().chain(arguments);
     let parsed = match CommandLine::try_parse_from(words) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Help and the version come this way too; where they go cannot be helped.
             let _ = error.print();
-            return if error.use_stderr() { Status::Usage as u8 } else { Status::Done as u8 };
+            return if error.use_stderr() { Status::Usage.code() } else { Status::Done.code() };
         }
     };
     let ended = match parsed.command {
+        Command::Break(break_lock) => break_lock.run(),
         Command::Check(check) => check.run(),
         Command::Demo(demo) => demo.run(program),
+        Command::Lock(lock) => lock.run(),
+        Command::Ls(ls) => ls.run(),
         Command::Next(next) => next.run(),
     };
     let status = ended.unwrap_or_else(|failure| {
-        let _ = writeln!(io::stderr(), "zmqlocker: {failure}");
+        complain(&failure);
         if matches!(failure, Failure::Ours(Error::Config { .. })) {
             Status::Usage
         } else {
             Status::Failed
         }
     });
-    status as u8
+    status.code()
+}
+
+/// Tells whoever runs a command what went wrong.
+fn complain(problem: &dyn fmt::Display) {
+    // Where it goes cannot be helped.
+    let _ = writeln!(io::stderr(), "zmqlocker: {problem}");
 }
 
 /// What ends a command early.
@@ -115,8 +152,7 @@ mod tests {
     #[test]
     fn a_wrong_command_line_is_wrong_usage() {
         for words in [vec!["nothing"], vec!["next", "--url", "x"], vec!["next", "--every", "-1"]] {
-            let words = words.into_iter().map(str::to_owned);
-            assert_eq!(run(&[], words), Status::Usage as u8);
+            assert_eq!(run(&[], words.into_iter().map(OsString::from)), Status::Usage.code());
         }
     }
 }

@@ -23,6 +23,8 @@ use pyo3::pymodule;
 /// The Rust side of the package `zmqlocker`.
 #[pymodule(gil_used = false)]
 mod _zmqlocker {
+    use std::ffi::OsString;
+
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -63,7 +65,7 @@ mod _zmqlocker {
     /// Runs the command line and returns its exit status: `arguments` are those of the shell,
     /// `program` starts the command anew.
     #[pyfunction]
-    fn run_command(py: Python<'_>, program: Vec<String>, arguments: Vec<String>) -> u8 {
+    fn run_command(py: Python<'_>, program: Vec<String>, arguments: Vec<OsString>) -> u8 {
         py.detach(|| crate::cli::run(&program, arguments))
     }
 
