@@ -3,6 +3,7 @@
 mod address;
 mod alarm;
 mod asking_all;
+mod claim;
 mod client;
 mod clock;
 mod connections;

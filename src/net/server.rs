@@ -13,6 +13,7 @@ use crate::config::{Place, ServerConfig, Url};
 use crate::engine::{GrantId, Machine, Rules, Tally};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
+use crate::net::claim::Claim;
 use crate::net::clock::{BootClock, unix_time};
 use crate::net::context;
 use crate::net::desk::Desk;
@@ -70,6 +71,7 @@ impl Server {
     /// [`Error::Config`] if the URL cannot be bound, such as a port in use, or the folder cannot be
     /// used; [`Error::System`] if the system gives no socket or thread.
     pub fn start(config: &ServerConfig) -> Result<Self, Error> {
+        let claim = Claim::of(&config.url)?;
         let within_process = config.url.place() == Place::Inproc;
         let context = if within_process { context::shared().clone() } else { zmq::Context::new() };
         let socket = Socket::new(&context, zmq::ROUTER)?;
@@ -128,7 +130,7 @@ impl Server {
         };
         let thread = thread::Builder::new()
             .name("zmql-server".to_owned())
-            .spawn(move || service.run(context))
+            .spawn(move || service.run(context, claim))
             .map_err(|error| Error::system("start a thread", &error))?;
         let thread = Mutex::new(Some(thread));
         Ok(Self { endpoint, pid: std::process::id(), control, thread })

@@ -10,6 +10,7 @@ use crate::answer::Answer;
 use crate::engine::{Code, Input, Machine, Output, Problem, SessionId};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
+use crate::net::claim::Claim;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
 use crate::net::journal::Journal;
@@ -70,7 +71,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn run(mut self, context: zmq::Context) {
+    pub(super) fn run(mut self, context: zmq::Context, claim: Option<Claim>) {
         let mut finish = Finish {
             control: Arc::clone(&self.control),
             outcome: Err(Error::system("serve", &"the thread broke: please report it")),
@@ -87,6 +88,7 @@ impl Service {
         }
         drop(self);
         drop(context);
+        drop(claim);
         drop(finish);
     }
 

@@ -1,15 +1,11 @@
 //! Whole messages in, whole messages out: all that the rest of the house knows of ZeroMQ's sockets.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::RawFd;
-use std::os::unix::fs::FileTypeExt;
 
-use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::config::{Place, Url};
+use crate::config::Url;
 use crate::error::Error;
 use crate::wire::Frames;
 use crate::wire::seed::{BYTES_MAX, FRAMES_MAX};
@@ -54,7 +50,6 @@ impl Socket {
 
     /// Binds, and tells the endpoint that came of it: a `*` becomes the port that was free.
     pub(super) fn bind(&self, url: &Url) -> Result<String, Error> {
-        check_free(url)?;
         self.inner.bind(url.as_str()).map_err(|error| bad_url("bound", url, error))?;
         match self.inner.get_last_endpoint() {
             Ok(Ok(endpoint)) => Ok(endpoint),
@@ -129,25 +124,6 @@ impl Socket {
     /// What the socket is ready for, after taking in what came and who went.
     pub(super) fn events(&self) -> Result<zmq::PollEvents, Error> {
         self.inner.get_events().map_err(|error| system("watch a socket", error))
-    }
-}
-
-/// The library would replace whatever has the path of a Unix socket: a file, a server that lives.
-fn check_free(url: &Url) -> Result<(), Error> {
-    let Place::Ipc(path) = url.place() else { return Ok(()) };
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    let taken = |problem: &str| {
-        let problem = format!("{url} cannot be bound: {problem}");
-        Err(Error::Config { argument: "url", problem })
-    };
-    if !found.file_type().is_socket() {
-        return taken("the path is taken by what is no socket: choose another one");
-    }
-    // Does not block. Only a refusal says that nobody is there: an owner may be too busy to take a
-    // connection, of another kind, or not for us to ask.
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-        _ => taken("the address is in use: stop its owner or choose another path"),
     }
 }
 

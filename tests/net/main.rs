@@ -1,5 +1,6 @@
 //! Servers and clients over real sockets.
 
+mod claims;
 mod leaving;
 
 use std::net::TcpListener;

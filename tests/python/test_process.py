@@ -14,6 +14,7 @@ from zmqlocker import Locker, LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Script
 
@@ -64,6 +65,44 @@ def test_a_forked_child_does_not_stop_the_server_of_its_parent(
         print("status", os.waitpid(child, 0)[1], client.next(), server.stats()["go"])
     """)
     assert program.finish() == (0, "child go\nstatus 0 go 3\n", "")
+
+
+def test_a_forked_child_keeps_no_path_claimed(
+    script: Callable[..., Script], tmp_path: Path
+) -> None:
+    program = script(
+        """
+        import fcntl, os, sys
+        from zmqlocker import LockerServer
+        path = sys.argv[1]
+        server = LockerServer(10, 60.0, "ipc://" + path, block=False)
+        def is_claimed():
+            with open(path + ".lock", "r+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+                return False
+        from_child, to_child = os.pipe(), os.pipe()
+        child = os.fork()
+        if not child:
+            server.stop()
+            del server
+            os.write(from_child[1], b"stopped")
+            os.read(to_child[0], 1)
+            os._exit(0)
+        os.read(from_child[0], 7)
+        print("beside the child", is_claimed())
+        server.stop()
+        print("after the stop", is_claimed())
+        os.write(to_child[1], b"x")
+        print("status", os.waitpid(child, 0)[1])
+        LockerServer(10, 60.0, "ipc://" + path, block=False).stop()
+        """,
+        f"{tmp_path}/socket",
+    )
+    expected = "beside the child True\nafter the stop False\nstatus 0\n"
+    assert program.finish() == (0, expected, "")
 
 
 def ask(url: str) -> str:
