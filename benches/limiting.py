@@ -80,11 +80,14 @@ class Rounds:
     def median(self, name: str) -> float:
         return statistics.median(self._figures[name])
 
+    def range(self, name: str) -> tuple[float, float]:
+        return min(self._figures[name]), max(self._figures[name])
+
     def show(self) -> None:
         load = " ".join(f"{load:.1f}" for load in os.getloadavg())
         print(f"\n{self.title} (load {load})")
-        for name, figures in self._figures.items():
-            low, high = min(figures), max(figures)
+        for name in self._figures:
+            low, high = self.range(name)
             median = self.median(name)
             print(f"  {name:42} {median:14,.1f}   ({low:,.1f} to {high:,.1f})", flush=True)
 
@@ -226,41 +229,62 @@ def memory() -> Iterator[Verdict]:
     yield Verdict("memory", "bytes for a key", rounds.median("a fixed window"), "<= 200 bytes")
 
 
-def crowd() -> Iterator[Verdict]:
-    """What the waiters of one key cost those who ask for another."""
-    rounds = Rounds(f"try_acquire beside {WAITERS_OF_ONE_KEY} waiters of another key, us")
-    with serving(busy="1/h") as server, contextlib.ExitStack() as stack:
+@contextlib.contextmanager
+def crowding(server: Server, waiters: int) -> Iterator[None]:
+    """Some processes wait for a key with so many callers in all; none of them does at the end."""
 
-        def measure(when: str) -> None:
-            for _ in range(ROUNDS):
-                trips = run("trips_alone", server.url, 2000)
-                rounds.add(f"{when}, p50", percentile(trips, 0.5))
-                rounds.add(f"{when}, p99", percentile(trips, 0.99))
+    def until(count: int) -> None:
+        end = time.monotonic() + PATIENCE
+        while (waiting := server.stats()["waiting"]) != count:
+            assert time.monotonic() < end, waiting
+            time.sleep(0.01)
 
-        measure("before")
-        for_each = WAITERS_OF_ONE_KEY // PROCESSES_THAT_WAIT
-        command = [sys.executable, str(ASKERS), "wait_for_ever", server.url, str(for_each)]
-        start, memory = time.monotonic(), server.memory()
+    for_each = waiters // PROCESSES_THAT_WAIT
+    command = [sys.executable, str(ASKERS), "wait_for_ever", server.url, str(for_each)]
+    with contextlib.ExitStack() as stack:
         for _ in range(PROCESSES_THAT_WAIT):
             stack.enter_context(process(*command))
-        while (waiting := server.stats()["waiting"]) < WAITERS_OF_ONE_KEY:
-            assert time.monotonic() < start + PATIENCE, waiting
-            time.sleep(0.1)
-        rounds.add("until all wait, s", time.monotonic() - start)
-        rounds.add("memory of a waiter, bytes", (server.memory() - memory) / WAITERS_OF_ONE_KEY)
-        measure("with them")
-        assert server.stats()["waiting"] == WAITERS_OF_ONE_KEY, "waiters were lost"
-        stack.close()
-        start = time.monotonic()
-        while server.stats()["waiting"]:
-            assert time.monotonic() < start + PATIENCE
-            time.sleep(0.01)
-        rounds.add("until all are forgotten, s", time.monotonic() - start)
+        until(waiters)
+        yield
+        assert server.stats()["waiting"] == waiters, "waiters were lost"
+    until(0)
+
+
+def crowd() -> Iterator[Verdict]:
+    """What the waiters of one key cost those who ask for another.
+
+    The processes in which they wait are there in the control too, with one waiter each: so what is
+    compared are the waiters alone.
+    """
+    alone, control, crowded = "nobody waits", f"{PROCESSES_THAT_WAIT} waiters", "all waiters"
+    rounds = Rounds(f"try_acquire beside {WAITERS_OF_ONE_KEY} waiters of another key, us")
+    ratio = f"{crowded}, p99, x that of {control}"
+
+    def measure(server: Server, when: str) -> float:
+        trips = run("trips_alone", server.url, 2000)
+        rounds.add(f"{when}, p50", percentile(trips, 0.5))
+        rounds.add(f"{when}, p99", p99 := percentile(trips, 0.99))
+        return p99
+
+    for _ in range(ROUNDS):
+        with serving(busy="1/h") as server:
+            measure(server, alone)
+            with crowding(server, PROCESSES_THAT_WAIT):
+                few = measure(server, control)
+            start, memory = time.monotonic(), server.memory()
+            with crowding(server, WAITERS_OF_ONE_KEY):
+                rounds.add("until all wait, s", time.monotonic() - start)
+                memory = server.memory() - memory
+                rounds.add("memory of a waiter, bytes", memory / WAITERS_OF_ONE_KEY)
+                rounds.add(ratio, measure(server, crowded) / few)
+                start = time.monotonic()
+            rounds.add("until all are forgotten, s", time.monotonic() - start)
     rounds.show()
-    for when in ("before", "with them"):
+    for when in (alone, control, crowded):
         yield Verdict("crowd", f"us, p99, {when}", rounds.median(f"{when}, p99"), "")
-    ratio = rounds.median("with them, p99") / rounds.median("before, p99")
-    yield Verdict("crowd", "x, p99 with the waiters to that without", ratio, "")
+    low, high = rounds.range(ratio)
+    what = f"x, p99 to {control} ({low:.1f} to {high:.1f})"
+    yield Verdict("crowd", what, rounds.median(ratio), "")
 
 
 def block() -> Iterator[Verdict]:
