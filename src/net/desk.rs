@@ -66,17 +66,24 @@ impl Desk {
         if self.connections.len() <= place {
             self.connections.resize_with(place + 1, || None);
         }
-        if let Some(before) = self.connections[place].take()
-            && *before.routing_id != *routing_id
-        {
-            self.by_routing_id.remove(&before.routing_id);
-            // What it would hear there it asks again here: nothing of that is lost.
-            self.full.retain(|letter| letter.frames.get(0) != Some(&before.routing_id));
+        self.by_routing_id.insert(routing_id.into(), session);
+        match &mut self.connections[place] {
+            // What was written for this very connection is still to be sent. If it was for another
+            // session, that one is gone: nothing that it was granted is there to be taken back.
+            Some(here) if *here.routing_id == *routing_id => {
+                if here.session != session {
+                    here.session = session;
+                    here.answered.clear();
+                }
+            }
+            elsewhere => {
+                if let Some(before) = elsewhere.replace(Connection::new(session, routing_id)) {
+                    self.by_routing_id.remove(&before.routing_id);
+                    // What it would hear there it asks again here: nothing of that is lost.
+                    self.full.retain(|letter| letter.frames.get(0) != Some(&before.routing_id));
+                }
+            }
         }
-        let routing_id: RoutingId = routing_id.into();
-        self.by_routing_id.insert(routing_id.clone(), session);
-        let (body, items, answered) = (Vec::new(), 0, Vec::new());
-        self.connections[place] = Some(Connection { session, routing_id, body, items, answered });
     }
 
     /// Forgets the connections whose session is not there any more.
@@ -163,6 +170,11 @@ impl Desk {
 }
 
 impl Connection {
+    fn new(session: SessionId, routing_id: &[u8]) -> Self {
+        let (body, items, answered) = (Vec::new(), 0, Vec::new());
+        Self { session, routing_id: routing_id.into(), body, items, answered }
+    }
+
     fn finish(&mut self) -> Letter {
         let frames = Frames::from_iter([&*self.routing_id, &self.body]);
         self.body.clear();

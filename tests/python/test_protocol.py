@@ -167,6 +167,18 @@ def test_a_request_that_is_repeated_is_counted_once(
     assert again.hear()[:4] == [DECISION, 3, True, 1]
 
 
+def test_a_hello_that_is_repeated_drops_no_answer(raw: Raw) -> None:
+    session, other = os.urandom(16), os.urandom(16)
+    hello = [HELLO, 1, session, "raw", "here", 1]
+    raw.say(hello, [SPEND, 1, 0, "hour"], hello, [PEEK, 2, "hour"])
+    heard = [raw.hear()[:2] for _ in range(4)]
+    assert heard == [[WELCOME, 1], [DECISION, 1], [WELCOME, 1], [DECISION, 2]]
+    # Nor does one of the next session on the same connection.
+    raw.say([SPEND, 3, 0, "hour"], [BYE], [HELLO, 1, other, "raw", "here", 1], [PEEK, 1, "hour"])
+    heard = [raw.hear()[:2] for _ in range(3)]
+    assert heard == [[DECISION, 3], [WELCOME, 1], [DECISION, 1]]
+
+
 def test_who_has_not_said_hello_is_told_to(server: LockerServer, raw: Raw) -> None:
     raw.say([SPEND, 1, 0, "hour"], [SPEND, 2, 0, "hour"])
     assert raw.hear()[:3] == [REFUSE, None, UNKNOWN]
