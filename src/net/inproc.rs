@@ -79,7 +79,7 @@ impl Link for InprocLink {
 }
 
 fn connect(url: &Url, token: Token, registry: &Registry) -> Result<Socket, Error> {
-    let socket = Socket::new(context::shared(), zmq::DEALER)?;
+    let socket = Socket::new(context::shared()?, zmq::DEALER)?;
     let options = socket.options();
     options.set_linger(0).map_err(|error| system("open a socket", error))?;
     options.set_sndhwm(0).map_err(|error| system("open a socket", error))?;

@@ -73,7 +73,7 @@ impl Server {
     pub fn start(config: &ServerConfig) -> Result<Self, Error> {
         let claim = Claim::of(&config.url)?;
         let within_process = config.url.place() == Place::Inproc;
-        let context = if within_process { context::shared().clone() } else { zmq::Context::new() };
+        let context = if within_process { context::shared()?.clone() } else { context::start()? };
         let socket = Socket::new(&context, zmq::ROUTER)?;
         set_options(socket.options(), config)
             .map_err(|error| Error::system("open a socket", &error))?;

@@ -34,11 +34,7 @@ pub(super) enum Sent {
 
 impl Socket {
     pub(super) fn new(context: &zmq::Context, kind: zmq::SocketType) -> Result<Self, Error> {
-        let inner = context.socket(kind).map_err(|error| match error {
-            // The library could not make the context itself, and has forgotten why.
-            zmq::Error::EFAULT => system("open a socket", zmq::Error::EMFILE),
-            error => system("open a socket", error),
-        })?;
+        let inner = context.socket(kind).map_err(|error| system("open a socket", error))?;
         let fd = inner.get_fd().map_err(|error| system("open a socket", error))?;
         Ok(Self { inner, fd, frame: zmq::Message::new() })
     }

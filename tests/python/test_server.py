@@ -331,6 +331,65 @@ def test_a_unix_socket_whose_owner_takes_no_connection_is_in_use(
             LockerServer(1, 60.0, f"ipc://{tmp_path}/socket", block=False)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        'LockerServer(1, 60.0, "tcp://127.0.0.1:*", block=False).stop()',
+        'LockerServer(1, 60.0, "inproc://here", block=False).stop()',
+        'LockerServer(1, 60.0, "ipc://@zmqlocker-%d" % os.getpid(), block=False).stop()',
+    ],
+)
+def test_a_server_without_files_to_open_says_what_to_do(
+    script: Callable[..., Script], make: str
+) -> None:
+    program = script(f"""
+        import os, resource
+        from zmqlocker import LockerError, LockerServer
+        def count():
+            # The folder itself is open while it is read.
+            return len(os.listdir("/proc/self/fd")) - 1
+        before, (_, hard) = count(), resource.getrlimit(resource.RLIMIT_NOFILE)
+        for left in range(64):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before + left, hard))
+            try:
+                {make}
+                print("served")
+                break
+            except LockerError as error:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+                print(count() - before, str(error).endswith("(ulimit -n)") or error)
+    """)
+    status, output, errors = program.finish()
+    *refused, served = output.splitlines()
+    assert (status, served, errors) == (0, "served", "")
+    assert set(refused) == {"0 True"}
+
+
+def test_a_client_within_the_process_without_files_to_open_is_told(
+    script: Callable[..., Script],
+) -> None:
+    program = script("""
+        import os, resource
+        from zmqlocker import LockerClient, LockerError, LockTimeout
+        before = len(os.listdir("/proc/self/fd")) - 1
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for left in range(64):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before + left, hard))
+            try:
+                with LockerClient("inproc://here", timeout=0.001) as client:
+                    client.next()
+            except LockTimeout:
+                print("asked")
+                break
+            except LockerError as error:
+                print(error)
+    """)
+    status, output, errors = program.finish()
+    *refused, asked = output.splitlines()
+    assert (status, asked, errors) == (0, "asked", "")
+    assert any(line.endswith("(ulimit -n)") for line in refused)
+
+
 def test_whoever_stops_a_server_finds_it_stopped(free_url: str) -> None:
     for _ in range(50):
         server = LockerServer(1, 60.0, free_url, block=False)
