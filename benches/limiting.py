@@ -11,24 +11,18 @@ after the other; a figure is the median of the rounds.
 from __future__ import annotations
 
 import contextlib
-import json
-import operator
-import os
-import signal
-import statistics
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from compare import ROUNDS, first_line, process, redis_server
+from compare import ROUNDS, redis_server
+from measuring import Programs, Rounds, Verdict, judge, percentile, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ASKERS = Path(__file__).with_name("askers.py")
+ASKERS = Programs("askers.py")
+run = ASKERS.run
 
 #: How long a contestant is measured in a round, in seconds.
 SECONDS = 2.0
@@ -43,96 +37,8 @@ PROCESSES_THAT_WAIT = 4
 #: With how many connections redis.asyncio was fastest: of 1, 4, 10, 50 and 200.
 REDIS_CONNECTIONS = 10
 
-#: No key is ever refused: a server has a slot of an hour, and so many permits.
-GENEROUS = "1000000000/h"
-
-#: How long the whole of a program may take, in seconds.
+#: How long a measurement may take, in seconds.
 PATIENCE = 300.0
-
-
-@dataclass
-class Verdict:
-    """A figure, and what it should be."""
-
-    part: str
-    what: str
-    figure: float
-    target: str
-
-    def __str__(self) -> str:
-        """Give a line of the table."""
-        relation, bound, *_ = [*self.target.split(), "", "0"]
-        holds = {">=": operator.ge, "<=": operator.le, "<": operator.lt}.get(relation)
-        verdict = "-" if holds is None else "yes" if holds(self.figure, float(bound)) else "NO"
-        return f"{self.part:11} {self.what:46} {self.figure:13,.1f}   {self.target:13} {verdict}"
-
-
-@dataclass
-class Rounds:
-    """The figures of contestants, round by round."""
-
-    title: str
-    _figures: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name: str, figure: float) -> None:
-        self._figures.setdefault(name, []).append(figure)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self._figures[name])
-
-    def range(self, name: str) -> tuple[float, float]:
-        return min(self._figures[name]), max(self._figures[name])
-
-    def show(self) -> None:
-        load = " ".join(f"{load:.1f}" for load in os.getloadavg())
-        print(f"\n{self.title} (load {load})")
-        for name in self._figures:
-            low, high = self.range(name)
-            median = self.median(name)
-            print(f"  {name:42} {median:14,.1f}   ({low:,.1f} to {high:,.1f})", flush=True)
-
-
-def run(name: str, *arguments: object) -> Any:
-    """What a program finds out."""
-    command = [sys.executable, str(ASKERS), name, *map(str, arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=PATIENCE)
-    return json.loads(done.stdout)
-
-
-@dataclass
-class Server:
-    """A server in a process of its own."""
-
-    url: str
-    running: subprocess.Popen[str]
-
-    def stats(self) -> dict[str, int]:
-        assert self.running.stdin
-        self.running.stdin.write("\n")
-        self.running.stdin.flush()
-        counts: dict[str, int] = json.loads(first_line(self.running))
-        return counts
-
-    def memory(self) -> int:
-        return resident(self.running.pid)
-
-
-def resident(pid: int) -> int:
-    """The bytes of a process that are in memory."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    kilobytes = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(kilobytes.split()[1]) * 1024
-
-
-@contextlib.contextmanager
-def serving(**limits: str) -> Iterator[Server]:
-    rules = json.dumps({"*": GENEROUS, **limits})
-    with process(sys.executable, ASKERS, "serve", rules) as running:
-        yield Server(first_line(running), running)
-
-
-def percentile(figures: list[float], part: float) -> float:
-    return sorted(figures)[min(int(len(figures) * part), len(figures) - 1)]
 
 
 def batch() -> Iterator[Verdict]:
@@ -163,21 +69,10 @@ def event_loop() -> Iterator[Verdict]:
     yield Verdict("event_loop", f"x {theirs}", ratio, ">= 4")
 
 
-def in_processes(name: str, place: str) -> float:
+def together(name: str, place: str) -> float:
     """How many a second many processes are granted together."""
-    with contextlib.ExitStack() as stack:
-        command = [sys.executable, str(ASKERS), name, place]
-        askers = [
-            stack.enter_context(process(*command, f"user:{number}", str(SECONDS_OF_PROCESSES)))
-            for number in range(PROCESSES)
-        ]
-        for asker in askers:
-            assert first_line(asker) == "ready"
-        for asker in askers:
-            assert asker.stdin
-            asker.stdin.write("\n")
-            asker.stdin.flush()
-        return sum(float(first_line(asker)) for asker in askers)
+    keys = (f"user:{number}" for number in range(PROCESSES))
+    return ASKERS.together([(name, place, key, SECONDS_OF_PROCESSES) for key in keys])
 
 
 def processes() -> Iterator[Verdict]:
@@ -185,8 +80,8 @@ def processes() -> Iterator[Verdict]:
     rounds = Rounds(f"{PROCESSES} processes in a closed loop, decisions/s in sum")
     with serving() as server, redis_server() as port:
         for _ in range(ROUNDS):
-            rounds.add("try_acquire", in_processes("alone", server.url))
-            rounds.add("redis-py + hiredis, Lua", in_processes("redis_alone", port))
+            rounds.add("try_acquire", together("alone", server.url))
+            rounds.add("redis-py + hiredis, Lua", together("redis_alone", port))
     rounds.show()
     ratio = rounds.median("try_acquire") / rounds.median("redis-py + hiredis, Lua")
     yield Verdict("processes", "x redis-py + hiredis, Lua", ratio, ">= 1.5")
@@ -240,10 +135,9 @@ def crowding(server: Server, waiters: int) -> Iterator[None]:
             time.sleep(0.01)
 
     for_each = waiters // PROCESSES_THAT_WAIT
-    command = [sys.executable, str(ASKERS), "wait_for_ever", server.url, str(for_each)]
     with contextlib.ExitStack() as stack:
         for _ in range(PROCESSES_THAT_WAIT):
-            stack.enter_context(process(*command))
+            stack.enter_context(ASKERS.start("wait_for_ever", server.url, for_each))
         until(waiters)
         yield
         assert server.stats()["waiting"] == waiters, "waiters were lost"
@@ -261,7 +155,7 @@ def crowd() -> Iterator[Verdict]:
     ratio = f"{crowded}, p99, x that of {control}"
 
     def measure(server: Server, when: str) -> float:
-        trips = run("trips_alone", server.url, 2000)
+        trips = ASKERS.run("trips_alone", server.url, 2000)
         rounds.add(f"{when}, p50", percentile(trips, 0.5))
         rounds.add(f"{when}, p99", p99 := percentile(trips, 0.99))
         return p99
@@ -302,18 +196,5 @@ PARTS: dict[str, Callable[[], Iterator[Verdict]]] = {
 }
 
 
-def main(names: list[str]) -> int:
-    # What ends this program ends what it has started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, {ROUNDS} rounds")
-    verdicts = [verdict for name in names or PARTS for verdict in PARTS[name]()]
-    print(f"\n{'part':11} {'what':46} {'figure':>13}   {'target':13} holds")
-    for verdict in verdicts:
-        print(verdict)
-    return any(str(verdict).endswith("NO") for verdict in verdicts)
-
-
 if __name__ == "__main__":
-    if unknown := set(sys.argv[1:]) - PARTS.keys():
-        sys.exit(f"{__doc__}\nNo part: {', '.join(unknown)}. Parts: {', '.join(PARTS)}")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(judge(PARTS, sys.argv[1:], __doc__))
