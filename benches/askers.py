@@ -128,11 +128,15 @@ async def redis_concurrently(port: str, connections: str, seconds: str) -> float
         return await rate_of_tasks(ask, float(seconds))
 
 
-def ask_in_a_loop(call: Callable[[], Any], seconds: str) -> float:
+def begin() -> None:
     """Begin when a line comes, together with others."""
-    call()
     print("ready", flush=True)
     sys.stdin.readline()
+
+
+def ask_in_a_loop(call: Callable[[], Any], seconds: str) -> float:
+    call()
+    begin()
     return rate(lambda: bool(call()), float(seconds))
 
 
@@ -306,13 +310,12 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(name: str, *arguments: str) -> None:
-    program = PROGRAMS[name]
-    found = program(*arguments)
+def run_program(programs: dict[str, Callable[..., Any]], name: str, *arguments: str) -> None:
+    found = programs[name](*arguments)
     print(json.dumps(asyncio.run(found) if asyncio.iscoroutine(found) else found), flush=True)
     # Nothing that still runs in a thread is waited for.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_program(PROGRAMS, *sys.argv[1:])

@@ -182,10 +182,14 @@ def table(title: str, rounds: dict[str, list[float]]) -> None:
         print(f"  {name:32} {median:9.1f}   {median / first:6.2f} x   ({low:.1f} to {high:.1f})")
 
 
-def main() -> None:
+def build_tcp_ping() -> Path:
     build = ["cargo", "build", "--release", "--quiet", "--no-default-features"]
     subprocess.run([*build, "--example", "tcp_ping"], cwd=ROOT, check=True)
-    tcp_ping = ROOT / "target" / "release" / "examples" / "tcp_ping"
+    return ROOT / "target" / "release" / "examples" / "tcp_ping"
+
+
+def main() -> None:
+    tcp_ping = build_tcp_ping()
     print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, {ROUNDS} rounds")
     in_process()
     imports()

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-#: No key is ever refused: a server has a slot of an hour, and so many permits.
-GENEROUS = "1000000000/h"
-
 #: How long the whole of a program may take, in seconds.
 PATIENCE = 300.0
 
@@ -149,8 +146,7 @@ def resident(pid: int) -> int:
 
 @contextlib.contextmanager
 def serving(**limits: str) -> Iterator[Server]:
-    rules = json.dumps({"*": GENEROUS, **limits})
-    with Programs("askers.py").start("serve", rules) as running:
+    with Programs("askers.py").start("serve", json.dumps(limits)) as running:
         yield Server(first_line(running), running)
 
 
