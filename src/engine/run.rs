@@ -78,9 +78,12 @@ impl<E> Machine<E> {
     }
 
     /// Writes down all leases of locks, so that a run that follows at once grants them to nobody
-    /// else. Nothing may be asked for after that.
-    pub fn hand_over(&mut self, now: Timestamp) {
-        self.gate.hand_over(now);
+    /// else. Nothing may be asked for after that. Whether that run knows then all that is granted:
+    /// it does not if this one has begun so lately that it does not know it itself.
+    #[must_use]
+    pub fn hand_over(&mut self, now: Timestamp) -> bool {
+        let all_is_known = self.gate.hand_over(now);
         self.pass_on();
+        all_is_known
     }
 }

@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// Has what a machine says written, and drops what it says to others. The last number of it.
-    fn write_outputs<E>(&self, machine: &mut Machine<E>) -> Option<u64> {
+    pub(super) fn write_outputs<E>(&self, machine: &mut Machine<E>) -> Option<u64> {
         let mut last = None;
         while let Some(output) = machine.poll_output() {
             if let Some((number, entry)) = Entry::of(output) {
@@ -195,15 +195,15 @@ impl Ledger {
         self.outcome(&waited.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes all that is left, and that nothing else was granted, and lets another server have the
-    /// folder.
+    /// Writes all that is left, and whether nothing else was granted, and lets another server have
+    /// the folder.
     ///
     /// # Errors
     ///
     /// As [`Self::wait_until_written`].
-    pub(super) fn close(mut self) -> Result<(), Error> {
+    pub(super) fn close(mut self, all_is_known: bool) -> Result<(), Error> {
         let last = self.shared.lock().queued;
-        self.write(last + 1, Entry::HandedOver(true));
+        self.write(last + 1, Entry::HandedOver(all_is_known));
         self.end();
         self.outcome(&self.shared.lock())
     }

@@ -116,11 +116,10 @@ impl Service {
             next = self.machine.settle(self.clock.now(), place);
             self.drain();
         }
-        if self.ledger.is_some() {
-            self.machine.hand_over(self.clock.now());
-            self.drain();
-        }
-        self.ledger.take().map_or(Ok(()), Ledger::close)
+        let Some(ledger) = self.ledger.take() else { return Ok(()) };
+        let all_is_known = self.machine.hand_over(self.clock.now());
+        ledger.write_outputs(&mut self.machine);
+        ledger.close(all_is_known)
     }
 
     /// Takes in a batch of messages. Whether there were no more.
