@@ -46,7 +46,7 @@ impl Conversation {
     }
 
     /// A lease is lost. It is given back all the same: our beats would keep it for ever.
-    fn give_up_lease(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+    pub(super) fn give_up_lease(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
         self.drop_lease(link, grant);
         let release = Request::Release { grant };
         self.ask(now, Some(&release), Some(link), Some(now + TELL_TIMEOUT));

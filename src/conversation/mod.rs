@@ -229,13 +229,17 @@ impl Conversation {
     }
 
     /// Nobody took the answer to a request: what was granted with it is given back.
-    pub fn decline(&mut self, request: RequestId) {
+    pub fn decline(&mut self, now: Timestamp, request: RequestId) {
         let Some(Answered { by, count, grant }) = self.unsettled.remove(&request) else { return };
-        if let Some(grant) = grant {
-            self.drop_lease(by, grant);
-        }
         for id in request.0..request.0 + count {
             self.cancel(by, RequestId(id));
+        }
+        let Some(grant) = grant else { return };
+        if self.talks[by.0].leases.get(grant).is_some_and(|lease| lease.locks.is_some()) {
+            // A later run of the server may know the lease, but not the request.
+            self.give_up_lease(now, by, grant);
+        } else {
+            self.drop_lease(by, grant);
         }
     }
 

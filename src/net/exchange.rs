@@ -145,7 +145,7 @@ impl Shared {
         let now = self.clock.now();
         for request in requests {
             self.conversation.forget(now, request);
-            self.conversation.decline(request);
+            self.conversation.decline(now, request);
             self.callers.remove(&request);
             self.outcomes.remove(&request);
         }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use zmqlocker::asking::RequestId;
 use zmqlocker::conversation::Input;
-use zmqlocker::engine::{Code, GrantId};
+use zmqlocker::engine::{Code, GrantId, Key, LockRequest, Locks, Mode, Reply, Request, Term, Wait};
 
 use super::{A, B, Item, Side, lease, yes};
 
@@ -91,4 +92,25 @@ fn a_slow_server_s_lease_is_not_counted_from_when_another_one_was_asked() {
     side.answer(A, 1, &yes(Some(9)));
     assert_eq!(side.drain(), [(B, vec![Item::Cancel(1)])]);
     assert_eq!(safe_for(&side), Some(492));
+}
+
+#[test]
+fn locks_that_nobody_took_are_given_back_to_a_run_that_does_not_know_the_request() {
+    let mut side = Side::new(1);
+    let locks = Locks::new([(Key::parse("key").unwrap(), Mode::Exclusive)]).unwrap();
+    let term = Term::new(Duration::from_secs(1), None).unwrap();
+    let wanted = LockRequest { locks, term, actor: 0 };
+    side.ask(&Request::Lock { wanted, wait: Wait::No }, None);
+    side.welcome(A, 1);
+    side.answer(A, 1, &yes(Some(9)));
+    side.said();
+    side.handle(&Input::Down(A));
+    side.handle(&Input::Up(A));
+    side.said();
+    side.welcome(A, 2);
+    assert_eq!(side.said(), [Item::Ask(2)]);
+    side.answer(A, 2, &Reply::Done);
+    side.conversation.decline(side.now, RequestId(1));
+    assert_eq!(safe_for(&side), None);
+    assert_eq!(side.said(), [Item::Cancel(1), Item::Ask(3)]);
 }

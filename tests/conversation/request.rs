@@ -83,8 +83,8 @@ fn an_answer_that_is_declined_is_cancelled_at_who_gave_it() {
     side.said();
     side.answer(A, 1, &yes(None));
     side.said();
-    side.conversation.decline(RequestId(1));
-    side.conversation.decline(RequestId(1));
+    side.conversation.decline(side.now, RequestId(1));
+    side.conversation.decline(side.now, RequestId(1));
     assert_eq!(side.said(), [Item::Cancel(1)]);
 }
 
@@ -156,7 +156,7 @@ fn a_lease_that_is_declined_is_dropped_as_well() {
     side.said();
     side.answer(A, 1, &yes(Some(9)));
     side.said();
-    side.conversation.decline(RequestId(1));
+    side.conversation.decline(side.now, RequestId(1));
     assert_eq!(side.said(), [Item::Cancel(1)]);
     assert_eq!(side.advance(5_000), []);
 }
@@ -173,7 +173,7 @@ fn the_floor_waits_for_an_answer_until_it_is_settled_or_declined() {
     assert_eq!(floor(&mut side), 1);
     side.conversation.settle(RequestId(1));
     assert_eq!(floor(&mut side), 2);
-    side.conversation.decline(RequestId(2));
+    side.conversation.decline(side.now, RequestId(2));
     assert_eq!(side.said(), [Item::Cancel(2)]);
     assert!(floor(&mut side) > 2);
 }
@@ -199,7 +199,7 @@ proptest! {
                     side.conversation.settle(RequestId(id));
                 },
                 5 => if let Some(id) = of(&mut open) {
-                    side.conversation.decline(RequestId(id));
+                    side.conversation.decline(side.now, RequestId(id));
                 },
                 _ => if let Some(id) = of(&mut pending) {
                     side.conversation.forget(side.now, RequestId(id));

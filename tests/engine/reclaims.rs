@@ -302,7 +302,7 @@ fn a_run_that_hands_over_writes_short_leases_too() {
     desk.ask(session, &lock(&[("k", M)], None, term(SECOND / 2), 0));
     desk.lease(session, "permit", SECOND).unwrap();
     assert!(disk(&desk).is_empty());
-    desk.machine.hand_over(Timestamp::from_nanos(desk.now));
+    assert!(desk.machine.hand_over(Timestamp::from_nanos(desk.now)));
     while let Some(output) = desk.machine.poll_output() {
         desk.heard.push((desk.now, output));
     }

@@ -354,7 +354,10 @@ impl World {
                 client.conversation.settle(id);
                 self.use_up(run, key, cost, granted_at);
             }
-            Later::Decline { id } => client.conversation.decline(id),
+            Later::Decline { id } => {
+                let local = client.local(now);
+                client.conversation.decline(local, id);
+            }
         }
     }
 
