@@ -110,14 +110,9 @@ impl Conversation {
     /// Something is wrong between the server and us, not with one request.
     fn take_problem(&mut self, now: Timestamp, link: LinkId, problem: &Problem) {
         if problem.code == Code::UnknownSession {
-            // It has forgotten us, and all that it had granted: from the start.
-            let talk = &mut self.talks[link.0];
-            talk.disconnect();
-            talk.leases.clear();
-            talk.cancels.clear();
+            self.talks[link.0].start_anew();
             self.requeue(link);
             self.asking.handle(now, asking::Input::Down(link));
-            self.talks[link.0].connect();
             self.asking.handle(now, asking::Input::Up(link));
             return;
         }

@@ -375,7 +375,7 @@ impl Conversation {
     fn send(&mut self, now: Timestamp, link: LinkId, request: RequestId) {
         let floor = self.floor();
         let Some(question) = self.questions.get_mut(&request) else { return };
-        question.sent_to(link, now);
+        question.sent_to(link, self.talks[link.0].connection, now);
         let Some(item) = &question.item else {
             let number = request.0.to_be_bytes();
             let message = Frames::from_iter([number.as_slice(), b"", seed::REQUEST]);

@@ -37,7 +37,10 @@ pub(super) struct Question {
 pub(super) struct Sent {
     pub(super) to: LinkId,
     first: Timestamp,
-    last: Timestamp,
+    /// On which of the link's connections it was sent last, and when it was sent there first: what
+    /// is heard on a connection answers what was sent on it, but not always what was sent last.
+    connection: u64,
+    there: Timestamp,
 }
 
 /// Requests that are asked together, and answered when all of them are.
@@ -79,16 +82,17 @@ impl Question {
         }
     }
 
-    pub(super) fn sent_to(&mut self, link: LinkId, now: Timestamp) {
+    pub(super) fn sent_to(&mut self, link: LinkId, connection: u64, now: Timestamp) {
         match self.sent.iter_mut().find(|sent| sent.to == link) {
-            Some(sent) => sent.last = now,
-            None => self.sent.push(Sent { to: link, first: now, last: now }),
+            Some(sent) if sent.connection == connection => {}
+            Some(sent) => (sent.connection, sent.there) = (connection, now),
+            None => self.sent.push(Sent { to: link, first: now, connection, there: now }),
         }
     }
 
-    /// When it was sent to a server last.
+    /// An instant at which it was sent that the server has heard of when its answer comes.
     pub(super) fn sent_at(&self, link: LinkId) -> Option<Timestamp> {
-        self.sent.iter().find(|sent| sent.to == link).map(|sent| sent.last)
+        self.sent.iter().find(|sent| sent.to == link).map(|sent| sent.there)
     }
 
     /// An instant before which a server has not granted it, for certain: where it was sent again,
@@ -97,7 +101,7 @@ impl Question {
     pub(super) fn not_granted_before(&self, link: LinkId, heard_at: Timestamp) -> Timestamp {
         let sent = self.sent.iter().find(|sent| sent.to == link);
         let is_queued = self.queued_on == Some(link);
-        let instant = |it: &Sent| if is_queued { it.last.max(heard_at) } else { it.first };
+        let instant = |it: &Sent| if is_queued { it.there.max(heard_at) } else { it.first };
         sent.map(instant).unwrap_or_default()
     }
 

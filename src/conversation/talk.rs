@@ -20,6 +20,8 @@ const CANCELS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Talk {
     pub(super) is_up: bool,
+    /// How many connections there were, the present one included.
+    pub(super) connection: u64,
     pub(super) hello_said: bool,
     /// The number of the server's run, and which version it speaks.
     pub(super) server: Option<u64>,
@@ -43,6 +45,16 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn connect(&mut self) {
         (self.is_up, self.hello_said) = (true, false);
+        self.connection += 1;
+    }
+
+    /// The server has forgotten us, and all that it had granted: from the start, on the connection
+    /// that there is.
+    pub(super) fn start_anew(&mut self) {
+        self.disconnect();
+        self.is_up = true;
+        self.leases.clear();
+        self.cancels.clear();
     }
 
     pub(super) fn disconnect(&mut self) {

@@ -114,3 +114,18 @@ fn locks_that_nobody_took_are_given_back_to_a_run_that_does_not_know_the_request
     assert_eq!(safe_for(&side), None);
     assert_eq!(side.said(), [Item::Cancel(1), Item::Ask(3)]);
 }
+
+#[test]
+fn a_lease_is_not_counted_from_when_it_was_asked_for_again_on_the_same_connection() {
+    let mut side = Side::new(1);
+    side.ask(&lease(1_000), None);
+    side.said();
+    side.advance(500);
+    // Of two messages the server has said that it does not know us; the first has had us ask again.
+    side.problem(A, Code::UnknownSession);
+    side.advance(500);
+    side.problem(A, Code::UnknownSession);
+    side.welcome(A, 1);
+    side.answer(A, 1, &yes(Some(9)));
+    assert_eq!(safe_for(&side), None);
+}
