@@ -81,8 +81,9 @@ impl Talk {
     pub(super) fn hello(&mut self, session: SessionName, me: &ClientInfo) {
         if !self.hello_said {
             self.hello_said = true;
-            let hello =
-                Hello { version: VERSION, session, name: &me.name, host: &me.host, pid: me.pid };
+            let ClientInfo { name, host, pid } = me;
+            let connection = self.connection;
+            let hello = Hello { version: VERSION, session, name, host, pid: *pid, connection };
             self.write(|body| encode_hello(body, &hello));
             self.has_spoken = true;
             // Those of an earlier connection may be lost with it.

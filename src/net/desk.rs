@@ -34,6 +34,8 @@ pub(super) struct Desk {
 struct Connection {
     session: SessionId,
     routing_id: RoutingId,
+    /// Which of the session's connections it is.
+    number: u64,
     body: Vec<u8>,
     /// How many items it has.
     items: usize,
@@ -60,30 +62,37 @@ impl Desk {
         self.by_routing_id.len()
     }
 
-    /// From now on the session is where this connection is, and nowhere else.
-    pub(super) fn settle(&mut self, session: SessionId, routing_id: &[u8]) {
+    /// From now on the session is where this connection is, unless a later one has said hello.
+    /// Whether it is there.
+    pub(super) fn settle(&mut self, session: SessionId, routing_id: &[u8], number: u64) -> bool {
         let place = session.place();
         if self.connections.len() <= place {
             self.connections.resize_with(place + 1, || None);
+        }
+        let is_later = |here: &Connection| here.session == session && number < here.number;
+        if self.connections[place].as_ref().is_some_and(is_later) {
+            return false;
         }
         self.by_routing_id.insert(routing_id.into(), session);
         match &mut self.connections[place] {
             // What was written for this very connection is still to be sent. If it was for another
             // session, that one is gone: nothing that it was granted is there to be taken back.
             Some(here) if *here.routing_id == *routing_id => {
+                here.number = number;
                 if here.session != session {
                     here.session = session;
                     here.answered.clear();
                 }
             }
             elsewhere => {
-                if let Some(before) = elsewhere.replace(Connection::new(session, routing_id)) {
+                if let Some(before) = elsewhere.replace(Connection::new(session, routing_id, number)) {
                     self.by_routing_id.remove(&before.routing_id);
                     // What it would hear there it asks again here: nothing of that is lost.
                     self.full.retain(|letter| letter.frames.get(0) != Some(&before.routing_id));
                 }
             }
         }
+        true
     }
 
     /// Forgets the connections whose session is not there any more.
@@ -170,9 +179,9 @@ impl Desk {
 }
 
 impl Connection {
-    fn new(session: SessionId, routing_id: &[u8]) -> Self {
+    fn new(session: SessionId, routing_id: &[u8], number: u64) -> Self {
         let (body, items, answered) = (Vec::new(), 0, Vec::new());
-        Self { session, routing_id: routing_id.into(), body, items, answered }
+        Self { session, routing_id: routing_id.into(), number, body, items, answered }
     }
 
     fn finish(&mut self) -> Letter {
@@ -201,11 +210,11 @@ mod tests {
             Machine::<()>::new(Timestamp::ZERO, rules, Duration::ZERO, Bounds::default());
         let (session, _) = machine.greet(Timestamp::ZERO, [1; 16], ClientInfo::default()).unwrap();
         let mut desk = Desk::default();
-        desk.settle(session, b"old");
+        assert!(desk.settle(session, b"old", 1));
         for request in 0..=ITEMS_MAX as u64 {
             desk.reply(session, RequestId(request), &Reply::Done);
         }
-        desk.settle(session, b"new");
+        assert!(desk.settle(session, b"new", 2));
         desk.reply(session, RequestId(0), &Reply::Done);
         let letters = desk.letters();
         let to = |letter: &Letter| letter.frames.get(0) == Some(b"new");

@@ -183,7 +183,10 @@ impl Service {
                     match self.machine.greet(now, hello.session, info) {
                         Ok((id, is_new)) => {
                             session = Some(id);
-                            self.desk.settle(id, routing_id);
+                            if !self.desk.settle(id, routing_id, hello.connection) {
+                                // What the client has said here it has said again elsewhere.
+                                return;
+                            }
                             self.desk.welcome(id, self.number, self.machine.patience());
                             if is_new {
                                 let address = self.socket.peer_address();

@@ -52,6 +52,9 @@ pub struct Hello<'a> {
     pub host: &'a str,
     /// The number of its process on that host.
     pub pid: u32,
+    /// How many connections it has made, this one included: what comes on an earlier one after this
+    /// is not listened to. 0 if it does not say.
+    pub connection: u64,
 }
 
 /// One thing that a client says.
@@ -164,6 +167,7 @@ fn hello<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
         host: fields.text("host", NAME_BYTES_MAX)?,
         pid: u32::try_from(fields.number("pid")?)
             .map_err(|_| Fault::config(format!("pid must be at most {}", u32::MAX)))?,
+        connection: if fields.left() == 0 { 0 } else { fields.number("connection")? },
     };
     fields.skip()?;
     Ok(ClientItem::Hello(hello))
@@ -261,12 +265,13 @@ fn bounded_count(name: &str, count: u64, max: usize) -> Result<usize, Fault> {
 
 /// Adds a hello to `out`.
 pub fn encode_hello(out: &mut Vec<u8>, hello: &Hello<'_>) {
-    begin(out, 6, op::HELLO);
+    begin(out, 7, op::HELLO);
     write_number(out, hello.version);
     write_bytes(out, &hello.session);
     write_text(out, hello.name);
     write_text(out, hello.host);
     write_number(out, hello.pid.into());
+    write_number(out, hello.connection);
 }
 
 /// Adds a beat to `out`: all requests below `floor` are answered.

@@ -56,9 +56,9 @@ class Raw:
             self.items.extend(unpacker)
         return self.items.pop(0)
 
-    def hello(self, session: bytes | None = None) -> bytes:
+    def hello(self, session: bytes | None = None, connection: int = 0) -> bytes:
         session = session or os.urandom(16)
-        self.say([HELLO, 1, session, "raw", "here", 1])
+        self.say([HELLO, 1, session, "raw", "here", 1, connection])
         op, version, server, patience = self.hear()
         assert (op, version, patience) == (WELCOME, 1, 0)
         assert isinstance(server, int)
@@ -177,6 +177,18 @@ def test_a_hello_that_is_repeated_drops_no_answer(raw: Raw) -> None:
     raw.say([SPEND, 3, 0, "hour"], [BYE], [HELLO, 1, other, "raw", "here", 1], [PEEK, 1, "hour"])
     heard = [raw.hear()[:2] for _ in range(3)]
     assert heard == [[DECISION, 3], [WELCOME, 1], [DECISION, 1]]
+
+
+def test_what_comes_late_on_an_old_connection_is_not_listened_to(
+    server: LockerServer, context: zmq.Context[zmq.Socket[bytes]], raw: Raw
+) -> None:
+    session = raw.hello(connection=2)
+    old = Raw(context, server.url)
+    old.say([HELLO, 1, session, "raw", "here", 1, 1], [SPEND, 1, 0, "hour"])
+    old.say([SPEND, 2, 0, "hour"])
+    assert old.hear()[:3] == [REFUSE, None, UNKNOWN]
+    raw.say([PEEK, 3, "hour"])
+    assert raw.hear()[:4] == [DECISION, 3, True, 3]
 
 
 def test_who_has_not_said_hello_is_told_to(server: LockerServer, raw: Raw) -> None:

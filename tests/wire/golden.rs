@@ -6,8 +6,8 @@ pub const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 /// What a client says: the readable form and the bytes.
 pub const CLIENT: &[(&str, &str)] = &[
     (
-        r#"[0, 1, bin 00 .. 0f, "worker-3", "db1", 4711]"#,
-        "960001c410000102030405060708090a0b0c0d0e0fa8776f726b65722d33a3646231cd1267",
+        r#"[0, 1, bin 00 .. 0f, "worker-3", "db1", 4711, 3]"#,
+        "970001c410000102030405060708090a0b0c0d0e0fa8776f726b65722d33a3646231cd126703",
     ),
     ("[1, 7, 41]", "93010729"),
     (r#"[2, 41, 0, "openai"]"#, "94022900a66f70656e6169"),

@@ -74,6 +74,7 @@ fn golden<'a>() -> Vec<ClientItem<'a>> {
             name: "worker-3",
             host: "db1",
             pid: 4711,
+            connection: 3,
         }),
         ClientItem::Beat { number: 7, floor: RequestId(41) },
         ask(41, acquire(one("openai", 1), Wait::No, Hold::Spend)),
@@ -314,7 +315,7 @@ fn items(parts: &Parts) -> Vec<ClientItem<'_>> {
     let (name, host) = (parts.texts[0].as_str(), parts.texts[1].as_str());
     let pid = u32::try_from(b >> 32).unwrap();
     let mut items = vec![
-        ClientItem::Hello(Hello { version: VERSION, session, name, host, pid }),
+        ClientItem::Hello(Hello { version: VERSION, session, name, host, pid, connection: c }),
         ClientItem::Beat { number: a, floor: RequestId(b) },
         ClientItem::Cancel(RequestId(c)),
         ClientItem::Bye,
