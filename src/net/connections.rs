@@ -21,6 +21,7 @@ use crate::engine::{ClientInfo, GrantId, Request};
 use crate::error::Error;
 use crate::net::clock::BootClock;
 use crate::net::exchange::{Caller, Question, Shared, Watch};
+use crate::net::host::host_name;
 use crate::net::keeper::Keeper;
 use crate::net::link;
 use crate::time::{Clock, Timestamp};
@@ -319,6 +320,5 @@ fn session_name() -> [u8; 16] {
 }
 
 fn who_we_are(name: &str) -> ClientInfo {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    ClientInfo { name: name.into(), host: host.into(), pid: std::process::id() }
+    ClientInfo { name: name.into(), host: host_name().into(), pid: std::process::id() }
 }

@@ -12,11 +12,15 @@ use redb::{Database, DatabaseError, ReadableTable, StorageError};
 
 use crate::engine::{GrantId, Machine, Restored, Unfit};
 use crate::error::Error;
+use crate::net::host::host_name;
 use crate::net::records::{Entry, HANDED_OVER, LEASES, NUMBERS, RUN, USAGE, commit};
 use crate::time::Timestamp;
 
 /// The file within the folder.
 const FILE: &str = "usage.redb";
+
+/// The file within the folder that says which server has it.
+const SERVER: &str = "server";
 
 /// How many records may wait to be written; whoever adds another one waits as well.
 const QUEUE_MAX: usize = 65_536;
@@ -86,7 +90,12 @@ impl Ledger {
             .set_cache_size(CACHE_BYTES)
             .create_with_file_format_v3(true)
             .create(folder.join(FILE))
-            .map_err(|error| not_opened(&name, &error))?;
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => taken(folder),
+                error => not_opened(&name, &error),
+            })?;
+        let this = format!("process {} on host {}", std::process::id(), host_name());
+        fs::write(folder.join(SERVER), this).map_err(|error| unusable(&error))?;
         commit(&database, "", []).map_err(|error| unusable(&error))?;
         // The name of a new file has to be on the disk as well.
         File::open(folder).and_then(|file| file.sync_all()).map_err(|error| unusable(&error))?;
@@ -308,12 +317,20 @@ fn unusable(folder: &str, problem: &dyn Display) -> Error {
     Error::Config { argument: "data_dir", problem }
 }
 
+/// Another server has the folder, and has said who it is unless it has only just begun.
+fn taken(folder: &Path) -> Error {
+    let who = fs::read_to_string(folder.join(SERVER)).unwrap_or_default();
+    let who = if who.is_empty() { "which has only just begun" } else { who.trim() };
+    let problem = format!(
+        "{:?} is in use by another server, {who}: stop that one, or give each server a folder of \
+         its own",
+        folder.display().to_string()
+    );
+    Error::Config { argument: "data_dir", problem }
+}
+
 fn not_opened(folder: &str, error: &DatabaseError) -> Error {
     let problem = match error {
-        DatabaseError::DatabaseAlreadyOpen => format!(
-            "{folder:?} is in use by another server: stop that one, or give each server a folder \
-             of its own"
-        ),
         DatabaseError::Storage(StorageError::Io(error))
             if error.kind() != io::ErrorKind::InvalidData =>
         {

@@ -10,6 +10,7 @@ mod connections;
 mod context;
 mod desk;
 mod exchange;
+mod host;
 mod inproc;
 mod journal;
 mod judge;

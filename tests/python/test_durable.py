@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -90,7 +92,8 @@ def test_a_second_server_on_the_folder_is_refused(
 ) -> None:
     server = script(SERVER, "5/day", str(tmp_path))
     server.line()
-    expected = f'data_dir "{tmp_path}" is in use by another server: stop that one, or'
+    who = f"process {server.pid} on host {re.escape(os.uname().nodename)}"
+    expected = f'^data_dir "{tmp_path}" is in use by another server, {who}: stop that one, or'
     with pytest.raises(ConfigError, match=expected):
         LockerServer(1, 60.0, "tcp://127.0.0.1:*", data_dir=tmp_path, block=False)
     server.kill()
