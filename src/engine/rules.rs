@@ -188,13 +188,16 @@ impl Rules {
     /// The limits of a key; `None` if it is not served.
     #[must_use]
     pub fn find(&self, key: Key<'_>) -> Option<&Arc<Limits>> {
-        self.named(key).or(self.others.as_ref())
+        // A pattern of stars alone stands last, and fits all keys.
+        let rest = self.patterns.last().filter(|(pattern, _)| pattern.literals() == 0);
+        self.named(key).or(rest.map(|(_, limits)| limits)).or(self.others.as_ref())
     }
 
-    /// The limits of a key that is named, or that fits a pattern.
+    /// The limits of a key that is named, or that fits a pattern of more than stars.
     pub(super) fn named(&self, key: Key<'_>) -> Option<&Arc<Limits>> {
         self.names.get(key.as_str()).or_else(|| {
-            let fits = |(pattern, _): &&(Pattern, _)| pattern.fits(key.as_str());
+            let fits =
+                |(pattern, _): &&(Pattern, _)| pattern.fits(key.as_str()) && pattern.literals() > 0;
             self.patterns.iter().find(fits).map(|(_, limits)| limits)
         })
     }

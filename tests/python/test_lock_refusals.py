@@ -1,0 +1,130 @@
+"""What can never be locked, or not here, is refused at once and by name."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import zmq
+from conftest import PATIENCE
+from zmqlocker import (
+    ConfigError,
+    KindMismatch,
+    LockerClient,
+    LockerServer,
+    ServerUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def client() -> Iterator[LockerClient]:
+    limits = {"ruled": "10/h", "tenant:*": "1/h", "*": "1/h"}
+    with (
+        LockerServer(limits=limits, url="tcp://127.0.0.1:*", block=False) as server,
+        LockerClient(server.url, timeout=PATIENCE) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("ttl", [0, -1.0, 0.0999, 86_400.1, float("nan"), float("inf")])
+def test_a_ttl_out_of_its_bounds_is_named(client: LockerClient, ttl: float) -> None:
+    for make in (
+        client.lock,
+        client.leader,
+        lambda key, **options: client.semaphore(key, 2, **options),
+    ):
+        with pytest.raises(ConfigError, match=r"^ttl must be "):
+            make("a", ttl=ttl)
+    with pytest.raises(ConfigError, match=r"^ttl must be "):
+        client.rw_lock("a", ttl=ttl).read()
+    for good in (0.1, 86_400.0):
+        with client.lock("a", ttl=good):
+            pass
+
+
+@pytest.mark.parametrize("max_hold", [0, -1.0, 0.79, float("nan")])
+def test_a_max_hold_that_cannot_be_is_named(client: LockerClient, max_hold: float) -> None:
+    with pytest.raises(ConfigError, match=r"^max_hold must be "):
+        client.lock("a", max_hold=max_hold)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, "ä" * 129, "\ud800"])
+def test_a_key_that_cannot_be_is_named(client: LockerClient, key: str) -> None:
+    for make in (client.lock, client.leader, lambda key: client.semaphore(key, 2)):
+        with pytest.raises(ConfigError, match=r"^key must be "):
+            make(key)
+    for of in (client.rw_lock(key).read, client.rw_lock(key).write):
+        with pytest.raises(ConfigError, match=r"^key must be "):
+            of()
+    with pytest.raises(ConfigError, match=r"^key must be "):
+        client.break_lock(key)
+
+
+def test_keys_that_are_taken_together_are_bounded(client: LockerClient) -> None:
+    for keys in ([], ["a", "a"], [str(number) for number in range(17)]):
+        with pytest.raises(ConfigError):
+            client.lock(keys)
+    with client.lock([str(number) for number in range(16)]) as lease:
+        assert len(lease.key) == 16
+    with pytest.raises(TypeError):
+        client.lock([1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**12 + 1, 2**70])
+def test_the_size_and_the_cost_of_a_semaphore_are_bounded(client: LockerClient, size: int) -> None:
+    with pytest.raises(ConfigError, match=r"^size must be "):
+        client.semaphore("gpu", size)
+    with pytest.raises(ConfigError, match=r"^cost must be "):
+        client.semaphore("gpu", 2, cost=size)
+
+
+def test_a_key_is_one_kind_of_lock_at_a_time(client: LockerClient) -> None:
+    with client.lock("a"):
+        for lock in (
+            client.rw_lock("a").read(),
+            client.rw_lock("a").write(),
+            client.semaphore("a", 1),
+        ):
+            with pytest.raises(KindMismatch, match=r'^key "a" is a lock, not '):
+                lock.acquire()
+    for key, rule in (("ruled", "10/h"), ("tenant:7", "1/h")):
+        with pytest.raises(KindMismatch, match=f'for permits, by the rule "{rule}"'):
+            client.lock(key).acquire()
+    # A rule for all other keys names none of them.
+    with client.lock("other"):
+        assert client.next("other") == "go"
+    with client.rw_lock("a").read():
+        pass
+
+
+def test_no_server_is_said_to_be_unavailable(free_url: str) -> None:
+    with LockerClient(free_url, timeout=0.1) as client:
+        for ask in (client.lock("a").acquire, client.lock("a").try_acquire, client.locks):
+            with pytest.raises(ServerUnavailable):
+                ask()
+        with pytest.raises(ServerUnavailable), client.lock("a"):
+            pytest.fail("entered without the lock")
+
+
+def test_a_server_of_the_seed_has_no_locks() -> None:
+    context = zmq.Context()
+    seed = context.socket(zmq.REP)
+    port = seed.bind_to_random_port("tcp://127.0.0.1")
+
+    def serve() -> None:
+        seed.recv()
+        seed.send(b"go")
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    with LockerClient(f"tcp://127.0.0.1:{port}", timeout=PATIENCE) as client:
+        with pytest.raises(ServerUnavailable), client.lock("a", timeout=0.3):
+            pytest.fail("entered without the lock")
+        assert client.next() == "go"
+    serving.join()
+    seed.close()
+    context.term()
