@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import weakref
 from typing import TYPE_CHECKING, Any
 
-from zmqlocker._exceptions import NotHeld
 from zmqlocker._lease import LeaseState, LockState, actor_of_task
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ class Lease(LeaseState):
         """Hold what a server has granted."""
         super().__init__(held, lock._wish)
         self._client = client
-        self._watch: asyncio.Task[None] | None = None
         if lock._on_lost is not None:
-            watch = self._tell_loss(lock._on_lost)
+            # The task keeps no lease alive that nobody else knows of.
+            watch = _tell_loss(weakref.ref(self), client, held, lock._on_lost)
             self._watch = asyncio.create_task(watch, name="zmqlocker-on-lost")
 
     @property
@@ -62,29 +63,18 @@ class Lease(LeaseState):
         Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
         keeps it.
         """
-        if self._held.given_back:
-            raise NotHeld(self._story())
-        self._count -= 1
-        if self._count > 0:
-            return
-        lost = self._is_lost()
-        self._end_watch()
-        await self._client._release(self._held)
-        if lost:
-            raise NotHeld(self._story())
+        if self._is_last():
+            await self._client._release(self._held)
 
     async def _until_over(self) -> bool:
-        while not self._is_lost() and not self._held.given_back:
-            await self._client._news(self._held.remaining)
+        await _until_over(self._client, self._held)
         return self._is_lost()
 
-    async def _tell_loss(self, on_lost: Callable[[Lease], object]) -> None:
-        if await self._until_over():
-            on_lost(self)
-
-    def _end_watch(self) -> None:
-        if self._watch is not None and self._watch is not asyncio.current_task():
-            self._watch.cancel()
+    def _leave(self, exception: BaseException | None) -> None:
+        try:
+            super()._leave(exception)
+        finally:
+            self._client._tell_news()
 
     async def __aenter__(self) -> Self:
         """Give the lease itself."""
@@ -97,12 +87,28 @@ class Lease(LeaseState):
         traceback: TracebackType | None,
     ) -> None:
         """Give the lock back, and wait for nothing. Raises `LockLost` if it was lost."""
-        self._end_watch()
         self._leave(exception)
 
     def __repr__(self) -> str:
         """Tell the key, the token, and what became of it."""
         return super().__repr__().replace("zmqlocker.", "zmqlocker.asyncio.", 1)
+
+
+async def _until_over(client: Any, held: Held) -> None:
+    while not held.given_back and held.remaining > 0.0:
+        await client._news(held.remaining)
+
+
+async def _tell_loss(
+    this: weakref.ref[Lease], client: Any, held: Held, on_lost: Callable[[Lease], object]
+) -> None:
+    await _until_over(client, held)
+    lease = this()
+    # A client that is closed has given everything back.
+    if lease is not None and lease._is_lost() and not client._closed:
+        told = on_lost(lease)
+        if inspect.isawaitable(told):
+            await told
 
 
 class Lock(LockState[Lease]):
@@ -148,9 +154,7 @@ class Lock(LockState[Lease]):
         traceback: TracebackType | None,
     ) -> None:
         """Give the lock back, and wait for nothing. Raises `LockLost` if it was lost."""
-        lease = self._exit(actor_of_task())
-        lease._end_watch()
-        lease._leave(exception)
+        self._exit(actor_of_task())._leave(exception)
 
     def __repr__(self) -> str:
         """Tell the key."""

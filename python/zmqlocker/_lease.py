@@ -166,12 +166,26 @@ class LeaseState:
     def _leave(self, exception: BaseException | None) -> None:
         """End a `with` block: gives the lease back, and waits for nothing."""
         self._count -= 1
-        if self._count > 0 or self._held.given_back or not self._wish.renew:
+        if self._held.given_back or not self._wish.renew:
             return
         lost = self._is_lost()
-        self._held.let_go()
+        if self._count <= 0:
+            self._held.let_go()
         if lost:
             raise LockLost(self._story()) from exception
+
+    def _is_last(self) -> bool:
+        """Begin a release. Whether nobody of this thread or task is left who has entered.
+
+        Raises `NotHeld` if nothing is held any more. No server has to be heard for that.
+        """
+        if self._held.given_back:
+            raise NotHeld(self._story())
+        self._count -= 1
+        if self._is_lost():
+            self._held.let_go()
+            raise NotHeld(self._story())
+        return self._count <= 0
 
     def __repr__(self) -> str:
         """Tell the key, the token, and what became of it."""
@@ -233,6 +247,9 @@ class LockState(Generic[E]):
         return lease
 
     def _exit(self, actor: int) -> E:
+        if actor not in self._entered:
+            # A generator may be entered by one thread or task, and left by another.
+            actor = next(reversed(self._entered))
         entered = self._entered[actor]
         lease = entered.pop()
         if not entered:

@@ -33,15 +33,8 @@ class Lease(LeaseState):
         Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
         keeps it.
         """
-        if self._held.given_back:
-            raise NotHeld(self._story())
-        self._count -= 1
-        if self._count > 0:
-            return
-        lost = self._is_lost()
-        self._client._give_back(self._held)
-        if lost:
-            raise NotHeld(self._story())
+        if self._is_last():
+            self._client._give_back(self._held)
 
     def __init__(self, client: Any, held: Held, lock: Lock) -> None:
         """Hold what a server has granted."""

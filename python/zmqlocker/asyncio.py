@@ -244,6 +244,7 @@ class LockerClient(Locking[Lock]):
             self._timer.cancel()
         if self._loop and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
+            self._tell_news()
         self._client.close()
 
     async def aclose(self) -> None:
@@ -305,6 +306,7 @@ class LockerClient(Locking[Lock]):
                 done.exception()
 
         future.add_done_callback(settle)
+        self._tell_news()
         await asyncio.shield(future)
 
     async def _news(self, timeout: float) -> None:
@@ -318,6 +320,10 @@ class LockerClient(Locking[Lock]):
         finally:
             timer.cancel()
             self._news_waiters.discard(news)
+
+    def _tell_news(self) -> None:
+        for news in self._news_waiters:
+            _resolve(news)
 
     async def _refill(self, block: _zmqlocker.Block, wanted: int, timeout: _Timeout) -> None:
         try:
@@ -401,8 +407,7 @@ class LockerClient(Locking[Lock]):
         """Send what was asked and resolve the futures whose answers have come."""
         if self._closed or self._loop is None:
             return
-        for news in self._news_waiters:
-            _resolve(news)
+        self._tell_news()
         self._core.collect()
         due = self._core.poll_timeout()
         if due is None:

@@ -47,6 +47,7 @@ impl Conversation {
 
     /// A lease is lost. It is given back all the same: our beats would keep it for ever.
     pub(super) fn give_up_lease(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+        self.lost = true;
         self.drop_lease(link, grant);
         let release = Request::Release { grant };
         self.ask(now, Some(&release), Some(link), Some(now + TELL_TIMEOUT));
@@ -110,6 +111,7 @@ impl Conversation {
     /// Something is wrong between the server and us, not with one request.
     fn take_problem(&mut self, now: Timestamp, link: LinkId, problem: &Problem) {
         if problem.code == Code::UnknownSession {
+            self.lost |= !self.talks[link.0].leases.is_empty();
             self.talks[link.0].start_anew();
             self.requeue(link);
             self.asking.handle(now, asking::Input::Down(link));

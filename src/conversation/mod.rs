@@ -11,6 +11,7 @@ mod question;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
@@ -102,6 +103,8 @@ pub struct Conversation {
     last_beat: u64,
     /// Whether a server was heard since a request was given up.
     available: bool,
+    /// Whether a lease was lost since that was last asked.
+    lost: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -119,6 +122,7 @@ impl Conversation {
             unsettled: BTreeMap::new(),
             last_beat: 0,
             available: true,
+            lost: false,
             outputs: VecDeque::new(),
         }
     }
@@ -343,6 +347,11 @@ impl Conversation {
         let talk = self.talks.get(link.0)?;
         let valid_until = talk.leases.get(grant)?.valid_until(talk.heard_at);
         (now < valid_until).then_some(valid_until)
+    }
+
+    /// Whether a lease was lost since this was last asked, other than by the time.
+    pub fn take_lost(&mut self) -> bool {
+        mem::take(&mut self.lost)
     }
 
     /// A lease is given back, or was lost: nothing keeps it any more.

@@ -150,7 +150,7 @@ impl Connections {
             shared.glance()?;
             self.exchange(&mut shared)?;
         }
-        if !shared.collected.is_empty() {
+        if shared.take_news() {
             self.room.wake_watcher();
         }
         Ok(())
@@ -191,7 +191,7 @@ impl Connections {
         }
         let now = shared.clock.now();
         let valid_until = shared.conversation.lease_valid_until(now, link, grant);
-        if !shared.collected.is_empty() {
+        if shared.take_news() {
             self.room.wake_watcher();
         }
         valid_until.map(|valid_until| valid_until.since(now))

@@ -218,6 +218,12 @@ impl Shared {
         }
     }
 
+    /// Whether somebody has to look who may not be awake: the event loop has answers to collect, or
+    /// a lease was lost.
+    pub(super) fn take_news(&mut self) -> bool {
+        self.conversation.take_lost() || !self.collected.is_empty()
+    }
+
     /// Sends what there is to send and hands out what has come, until there is no more of either.
     /// Whether anything has come.
     pub(super) fn exchange(

@@ -103,10 +103,10 @@ impl Desk {
                 answer_slice = if goes_on { ANSWER_SLICE } else { answer_slice * 2 };
                 if awaited { due.min(now + answer_slice) } else { due }
             });
-            let answered = !shared.collected.is_empty();
+            let news = shared.take_news();
             drop(shared);
-            if answered {
-                // The event loop has to come and collect.
+            if news {
+                // The event loop has to come and collect, or a thread that waits for a loss to look.
                 self.room.wake_watcher();
             }
             let mut diary = self.diary();
