@@ -97,6 +97,8 @@ pub struct Conversation {
     asking: Asking,
     talks: Vec<Talk>,
     questions: BTreeMap<RequestId, Question>,
+    /// How many of them are errands.
+    errands: usize,
     deadlines: BTreeSet<(Timestamp, RequestId)>,
     /// What was answered and may still be declined.
     unsettled: BTreeMap<RequestId, Answered>,
@@ -118,6 +120,7 @@ impl Conversation {
             asking: Asking::new(links),
             talks: (0..links).map(|_| Talk::default()).collect(),
             questions: BTreeMap::new(),
+            errands: 0,
             deadlines: BTreeSet::new(),
             unsettled: BTreeMap::new(),
             last_beat: 0,
@@ -156,7 +159,11 @@ impl Conversation {
             _ => None,
         };
         let lease = term.map(|term| (term, locks));
-        let question = Question { lease, wait, deadline, ..Question::new(item) };
+        let is_errand = matches!(
+            request,
+            Some(Request::Release { .. } | Request::Commit { .. } | Request::GiveBack { .. })
+        );
+        let question = Question { lease, wait, deadline, is_errand, ..Question::new(item) };
         self.begin(now, id, question);
         id
     }
@@ -169,7 +176,9 @@ impl Conversation {
         let mut item = Vec::new();
         encode_reclaim(&mut item, id, grant, locks);
         let deadline = Some(lease.valid_until);
-        let question = Question { deadline, reclaims: Some(grant), ..Question::new(Some(item)) };
+        let reclaims = Some(grant);
+        let question =
+            Question { deadline, reclaims, is_errand: true, ..Question::new(Some(item)) };
         self.asking.ask(now, Some(link));
         self.begin(now, id, question);
     }
@@ -202,6 +211,7 @@ impl Conversation {
 
     fn begin(&mut self, now: Timestamp, id: RequestId, question: Question) {
         self.deadlines.extend(question.deadline.map(|deadline| (deadline, id)));
+        self.errands += usize::from(question.is_errand);
         self.questions.insert(id, question);
         self.perform(now);
     }
@@ -313,6 +323,14 @@ impl Conversation {
     #[must_use]
     pub fn next_beat(&self) -> Option<Timestamp> {
         self.talks.iter().filter_map(|talk| talk.next_beat).min()
+    }
+
+    /// Whether a server is to hear of something that nobody may wait for: whoever drives this has
+    /// to come back until it has.
+    #[must_use]
+    pub fn has_errands(&self) -> bool {
+        let owes = |talk: &Talk| !talk.is_up && !talk.cancels.is_empty();
+        self.errands > 0 || self.talks.iter().any(owes)
     }
 
     /// Whether a server has still to answer a beat, or to let us hold on what an earlier run of it
@@ -464,6 +482,7 @@ impl Conversation {
     /// Forgets a request that is over, and tells all who were asked, but for who answered it.
     fn end(&mut self, id: RequestId, answered_by: Option<LinkId>) -> Option<Question> {
         let question = self.questions.remove(&id)?;
+        self.errands -= usize::from(question.is_errand);
         let count = question.together.as_ref().map_or(1, |together| together.count);
         for sent in question.sent.iter().filter(|sent| Some(sent.to) != answered_by) {
             for id in id.0..id.0 + if question.item.is_some() { count } else { 0 } {

@@ -22,6 +22,8 @@ pub(super) struct Question {
     pub(super) lease: Option<(Term, Option<Wanted>)>,
     /// The lease that a new run of the server is to let us hold on.
     pub(super) reclaims: Option<GrantId>,
+    /// Whether the server is to hear of it though nobody may wait for the answer.
+    pub(super) is_errand: bool,
     /// How long the server is asked to let it wait.
     pub(super) wait: Option<Duration>,
     pub(super) deadline: Option<Timestamp>,
@@ -74,6 +76,7 @@ impl Question {
             item,
             lease: None,
             reclaims: None,
+            is_errand: false,
             wait: None,
             deadline: None,
             sent: SmallVec::new(),

@@ -288,7 +288,7 @@ impl Connections {
     fn exchange(&self, shared: &mut Shared) -> Result<Timestamp, Error> {
         let now = shared.clock.now();
         shared.exchange(now, || self.room.wake_watcher())?;
-        if let Some(due) = shared.conversation.next_beat() {
+        if let Some(due) = shared.next_visit(now) {
             self.keeper.be_there(due)?;
         }
         Ok(now)

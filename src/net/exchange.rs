@@ -19,6 +19,9 @@ use crate::time::{Clock, Timestamp};
 /// How many messages of a link are taken in before deadlines and signals are looked at.
 const ROUNDS_MAX: usize = 256;
 
+/// How often it is looked whether a server has heard of what nobody waits for.
+const ERRAND_SLICE: Duration = Duration::from_millis(100);
+
 /// Who waits for the answer to a request.
 #[derive(Debug)]
 pub(super) enum Caller {
@@ -216,6 +219,13 @@ impl Shared {
             }
             _ => Ok(()),
         }
+    }
+
+    /// When somebody has to come who waits for nothing: for the next beat, or to have a server hear
+    /// of what nobody waits for.
+    pub(super) fn next_visit(&self, now: Timestamp) -> Option<Timestamp> {
+        let errand = self.conversation.has_errands().then(|| now + ERRAND_SLICE);
+        errand.into_iter().chain(self.conversation.next_beat()).min()
     }
 
     /// Whether somebody has to look who may not be awake: the event loop has answers to collect, or

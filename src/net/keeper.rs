@@ -92,7 +92,7 @@ impl Desk {
             // What goes wrong here goes wrong again for whoever asks next, who is told.
             let came =
                 shared.glance().and_then(|()| shared.exchange(now, || self.room.wake_watcher()));
-            let due = shared.conversation.next_beat().map(|beat| {
+            let due = shared.next_visit(now).map(|beat| {
                 let links = shared.links.iter().filter_map(|link| link.poll_timeout()).min();
                 let slice = now + RECONNECT_SLICE;
                 links.map_or(beat, |link| beat.min(link.max(slice)))
