@@ -12,24 +12,24 @@ the loop asks goes out in one message. A task that is cancelled while it waits h
 from __future__ import annotations
 
 import asyncio
-import functools
 import weakref
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from zmqlocker import _zmqlocker
 from zmqlocker._asyncio_held import Block, Permit, Reservation
 from zmqlocker._asyncio_lock import Lease, Lock, Loss
+from zmqlocker._decorators import during
 from zmqlocker._exceptions import Forgotten, LockerError, ServerUnavailable
 from zmqlocker._lease import LockInfo, Locking, RwLock, lock_infos
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
-    from contextlib import AbstractAsyncContextManager
     from types import EllipsisType
 
     from typing_extensions import Self
 
     from zmqlocker import Decision, Limit
+    from zmqlocker._decorators import P, R
 
     _Timeout = float | EllipsisType | None
     _Keys = str | dict[str, int]
@@ -38,24 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Block", "Lease", "Lock", "LockerClient", "Loss", "Permit", "Reservation", "RwLock"]
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def during(
-    make: Callable[[], AbstractAsyncContextManager[Any]],
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Have each call of a coroutine function run within what `make` makes."""
-
-    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        @functools.wraps(function)
-        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with make():
-                return await function(*args, **kwargs)
-
-        return call
-
-    return decorate
 
 
 class LockerClient(Locking[Lock]):

@@ -106,7 +106,7 @@ impl Desk {
             let news = shared.take_news();
             drop(shared);
             if news {
-                // The event loop has to come and collect, or a thread that waits for a loss to look.
+                // The event loop has to come and collect, or who waits for a loss has to look.
                 self.room.wake_watcher();
             }
             let mut diary = self.diary();

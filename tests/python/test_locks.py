@@ -387,7 +387,7 @@ def test_who_holds_and_who_waits_is_told_in_the_order_of_the_queue(
 ) -> None:
     with LockerClient(server.url, name="third") as third, client.lock("a", ttl=30.0) as lease:
         waiting = [
-            Waiting(server, lambda waiter=waiter: waiter.lock("a", timeout=20.0).acquire())
+            Waiting(server, waiter.lock("a", timeout=20.0).acquire)
             for waiter in (other, third, client)
         ]
         (info,) = third.locks()
