@@ -163,7 +163,7 @@ impl Conversation {
             request,
             Some(Request::Release { .. } | Request::Commit { .. } | Request::GiveBack { .. })
         );
-        let question = Question { lease, wait, deadline, is_errand, ..Question::new(item) };
+        let question = Question { lease, is_errand, wait, deadline, ..Question::new(item) };
         self.begin(now, id, question);
         id
     }
@@ -178,7 +178,7 @@ impl Conversation {
         let deadline = Some(lease.valid_until);
         let reclaims = Some(grant);
         let question =
-            Question { deadline, reclaims, is_errand: true, ..Question::new(Some(item)) };
+            Question { reclaims, is_errand: true, deadline, ..Question::new(Some(item)) };
         self.asking.ask(now, Some(link));
         self.begin(now, id, question);
     }
