@@ -9,6 +9,7 @@ mod lock_pages;
 mod locks;
 mod reclaims;
 mod rules;
+mod runs;
 mod seed;
 mod sessions;
 mod waiting;

@@ -217,11 +217,13 @@ impl<A> Gate<A> {
     }
 }
 
-/// Who has a lease that does not end by itself.
+/// Who has a lease that does not end by itself, as one does that an earlier run has granted and
+/// nobody has claimed: its holder may not know of it.
 fn holder_for_good(grant: &Grant) -> Option<Actor> {
     match &grant.kind {
-        GrantKind::Lease(lease) if lease.term().max_hold.is_none() && lease.actor != 0 => {
-            Some((grant.owner, lease.actor))
+        GrantKind::Lease(lease) => {
+            let is_for_good = lease.is_claimed && lease.term().max_hold.is_none();
+            (is_for_good && lease.actor != 0).then_some((grant.owner, lease.actor))
         }
         _ => None,
     }
