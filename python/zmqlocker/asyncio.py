@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Block", "Lease", "Lock", "LockerClient", "Loss", "Permit", "Reservation", "RwLock"]
 
 
-
-
 class LockerClient(Locking[Lock]):
     """Asks the server at `url` for permits, on the event loop in which it is used first.
 

@@ -85,7 +85,9 @@ impl Desk {
                 }
             }
             elsewhere => {
-                if let Some(before) = elsewhere.replace(Connection::new(session, routing_id, number)) {
+                if let Some(before) =
+                    elsewhere.replace(Connection::new(session, routing_id, number))
+                {
                     self.by_routing_id.remove(&before.routing_id);
                     // What it would hear there it asks again here: nothing of that is lost.
                     self.full.retain(|letter| letter.frames.get(0) != Some(&before.routing_id));

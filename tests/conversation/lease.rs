@@ -96,7 +96,7 @@ fn a_slow_server_s_lease_is_not_counted_from_when_another_one_was_asked() {
 
 #[test]
 fn locks_that_nobody_took_are_given_back_to_a_run_that_does_not_know_the_request() {
-    let mut side = Side::new(1);
+    let mut side = Side { hesitates: true, ..Side::new(1) };
     let locks = Locks::new([(Key::parse("key").unwrap(), Mode::Exclusive)]).unwrap();
     let term = Term::new(Duration::from_secs(1), None).unwrap();
     let wanted = LockRequest { locks, term, actor: 0 };
@@ -108,11 +108,11 @@ fn locks_that_nobody_took_are_given_back_to_a_run_that_does_not_know_the_request
     side.handle(&Input::Up(A));
     side.said();
     side.welcome(A, 2);
-    assert_eq!(side.said(), [Item::Ask(2)]);
+    assert_eq!(side.said(), [Item::Reclaim { id: 2, grant: 9 }]);
     side.answer(A, 2, &Reply::Done);
     side.conversation.decline(side.now, RequestId(1));
     assert_eq!(safe_for(&side), None);
-    assert_eq!(side.said(), [Item::Cancel(1), Item::Ask(3)]);
+    assert_eq!(side.said(), [Item::Cancel(1), Item::Release { id: 3, grant: 9 }]);
 }
 
 #[test]
