@@ -5,6 +5,7 @@
 //! requests wait at a server, or leases are held there, beats tell it that the client lives; their
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
+mod closing;
 mod hearing;
 mod leases;
 mod question;
@@ -221,39 +222,6 @@ impl Conversation {
         if self.end(request, None).is_some() {
             self.asking.forget(request);
             self.perform(now);
-        }
-    }
-
-    /// A request is over, for a server has answered it.
-    fn finish(&mut self, request: RequestId, outcome: Outcome) {
-        let answered = match &outcome {
-            Outcome::Reply(by, reply) => Some((*by, 1, reply.grant())),
-            Outcome::Replies(by, replies) => Some((*by, replies.len() as u64, None)),
-            Outcome::Seed(..) | Outcome::Late | Outcome::Silence => None,
-        };
-        if let Some((by, count, grant)) = answered {
-            self.unsettled.insert(request, Answered { by, count, grant });
-        }
-        self.outputs.push_back(Output::Finish(request, outcome));
-    }
-
-    /// Whoever asked has its answer, and keeps it.
-    pub fn settle(&mut self, request: RequestId) {
-        self.unsettled.remove(&request);
-    }
-
-    /// Nobody took the answer to a request: what was granted with it is given back.
-    pub fn decline(&mut self, now: Timestamp, request: RequestId) {
-        let Some(Answered { by, count, grant }) = self.unsettled.remove(&request) else { return };
-        for id in request.0..request.0 + count {
-            self.cancel(by, RequestId(id));
-        }
-        let Some(grant) = grant else { return };
-        if self.talks[by.0].leases.get(grant).is_some_and(|lease| lease.locks.is_some()) {
-            // A later run of the server may know the lease, but not the request.
-            self.give_up_lease(now, by, grant);
-        } else {
-            self.drop_lease(by, grant);
         }
     }
 

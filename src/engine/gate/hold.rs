@@ -50,8 +50,8 @@ impl<A> Gate<A> {
         }
     }
 
-    /// Writes down all leases of locks, for a run that follows at once. Whether these are all: while
-    /// this run waits for what an earlier one may have granted, they are not.
+    /// Writes down all leases of locks, for a run that follows at once. Whether these are all:
+    /// while this run waits for what an earlier one may have granted, they are not.
     pub(in crate::engine) fn hand_over(&mut self, now: Timestamp) -> bool {
         for id in self.grants.ids() {
             self.write_lease(now, id);
