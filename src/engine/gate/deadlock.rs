@@ -7,7 +7,8 @@
 //! by all that others may still give back is taken away, again and again; those that are left
 //! are stuck.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -31,13 +32,10 @@ type Actor = (SessionId, u64);
 
 /// Who holds locks, and who waits for some.
 #[derive(Debug, Default)]
-pub(super) struct Actors(BTreeMap<Actor, Acting>);
-
-#[derive(Debug, Default)]
-struct Acting {
-    /// How many leases it has.
-    held: usize,
-    waits: SmallVec<[WaiterId; 1]>,
+pub(super) struct Actors {
+    /// How many leases each has. There may be as many actors as leases, and nothing iterates.
+    held: HashMap<Actor, usize>,
+    waits: BTreeMap<Actor, SmallVec<[WaiterId; 1]>>,
 }
 
 impl Actors {
@@ -46,40 +44,38 @@ impl Actors {
         if actor == 0 {
             return SmallVec::new();
         }
-        let acting = self.0.entry((owner, actor)).or_default();
-        acting.held += 1;
-        acting.waits.clone()
+        *self.held.entry((owner, actor)).or_default() += 1;
+        self.waits((owner, actor)).into()
     }
 
     pub(super) fn give_back(&mut self, owner: SessionId, actor: u64) {
-        self.change((owner, actor), |acting| acting.held = acting.held.saturating_sub(1));
+        if let Entry::Occupied(mut held) = self.held.entry((owner, actor)) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 
     /// An actor begins to wait. Whether it holds something.
     pub(super) fn wait(&mut self, actor: Option<Actor>, waiter: WaiterId) -> bool {
         let Some(actor) = actor.filter(|(_, actor)| *actor != 0) else { return false };
-        let acting = self.0.entry(actor).or_default();
-        acting.waits.push(waiter);
-        acting.held > 0
+        self.waits.entry(actor).or_default().push(waiter);
+        self.held.contains_key(&actor)
     }
 
     pub(super) fn wait_no_more(&mut self, owner: Option<SessionId>, actor: u64, waiter: WaiterId) {
-        if let Some(owner) = owner {
-            self.change((owner, actor), |acting| acting.waits.retain(|it| *it != waiter));
-        }
-    }
-
-    fn change(&mut self, actor: Actor, change: impl FnOnce(&mut Acting)) {
-        if let Some(acting) = self.0.get_mut(&actor) {
-            change(acting);
-            if acting.held == 0 && acting.waits.is_empty() {
-                self.0.remove(&actor);
+        let Some(actor) = owner.map(|owner| (owner, actor)) else { return };
+        if let Some(waits) = self.waits.get_mut(&actor) {
+            waits.retain(|it| *it != waiter);
+            if waits.is_empty() {
+                self.waits.remove(&actor);
             }
         }
     }
 
     fn waits(&self, actor: Actor) -> &[WaiterId] {
-        self.0.get(&actor).map_or(&[], |acting| &acting.waits)
+        self.waits.get(&actor).map_or(&[], |waits| waits)
     }
 }
 
@@ -226,5 +222,15 @@ fn holder_for_good(grant: &Grant) -> Option<Actor> {
             (is_for_good && lease.actor != 0).then_some((grant.owner, lease.actor))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_that_holds_and_does_not_wait_has_three_words() {
+        assert_eq!(size_of::<(Actor, usize)>(), 24);
     }
 }
