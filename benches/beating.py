@@ -35,7 +35,7 @@ BEATS = 3
 class Dealer:
     """A client: a connection, and the lease that it holds."""
 
-    def __init__(self, place: tuple[str, int]) -> None:
+    def __init__(self, place: tuple[str, int], key: str) -> None:
         """Connect, and say hello."""
         self._socket = socket.create_connection(place, timeout=PATIENCE)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -45,27 +45,35 @@ class Dealer:
         self._socket.sendall(bytes([COMMAND, len(READY)]) + READY)
         self._frame()
         self._send([HELLO, 1, os.urandom(16), "dealer", "bench", os.getpid()])
-        self._grant = self._beats = 0
+        self._key = key
+        self._grant = self._turns = 0
+        self._sent_at = 0.0
+        #: The longest time in which nothing was sent.
+        self.silence = 0.0
 
-    def ask(self, key: str) -> None:
-        """Ask for a lease."""
-        length = int(TTL * 1e9)
-        self._send([LOCK, 1, None, length, None, 0, key, EXCLUSIVE])
+    def take_turn(self) -> None:
+        """Ask for the lease, the first time, and renew it at all others.
 
-    def hold(self) -> None:
-        """Wait for the lease."""
-        self._grant = self._answer(DECISION)[-1]
-
-    def beat(self) -> None:
-        """Renew the lease. There is never more than one beat that was not heard."""
-        if self._beats:
+        There is never more than one message that was not answered.
+        """
+        now = time.monotonic()
+        if self._turns == 1:
+            self._grant = self._answer(DECISION)[-1]
+        elif self._turns:
             heard = self._socket.recv(4096)
             assert len(heard) == 2 + heard[1], heard
-        self._beats += 1
-        self._send([BEAT, self._beats, 2])
+        if self._turns:
+            self.silence = max(self.silence, now - self._sent_at)
+            self._send([BEAT, self._turns, 2])
+        else:
+            length = int(TTL * 1e9)
+            self._send([LOCK, 1, None, length, None, 0, self._key, EXCLUSIVE])
+        self._sent_at = now
+        self._turns += 1
 
     def release(self) -> bool:
         """Give the lease back; whether it was held to the end."""
+        self.silence = max(self.silence, time.monotonic() - self._sent_at)
         self._send([RELEASE, 2, self._grant])
         return bool(self._answer(DONE))
 
@@ -96,13 +104,10 @@ class Dealer:
 def beat(url: str, count: str, seconds: str) -> dict[str, float]:
     """Have many clients renew one lease each, spread evenly over the time between two beats."""
     host, port = url.removeprefix("tcp://").split(":")
-    dealers = [Dealer((host, int(port))) for _ in range(int(count))]
+    keys = [f"lease:{os.getpid()}:{number}" for number in range(int(count))]
+    dealers = [Dealer((host, int(port)), key) for key in keys]
     begin()
-    for number, dealer in enumerate(dealers):
-        dealer.ask(f"lease:{os.getpid()}:{number}")
-    for dealer in dealers:
-        dealer.hold()
-    pause, beats, latest = TTL / BEATS / len(dealers), 0, 0.0
+    pause, beats, behind = TTL / BEATS / len(dealers), 0, 0.0
     start = time.monotonic()
     for dealer in cycle(dealers):
         ahead = start + beats * pause - time.monotonic()
@@ -110,12 +115,14 @@ def beat(url: str, count: str, seconds: str) -> dict[str, float]:
             time.sleep(ahead)
         elif time.monotonic() > start + float(seconds):
             break
-        latest = max(latest, -ahead)
-        dealer.beat()
+        behind = max(behind, -ahead)
+        dealer.take_turn()
         beats += 1
     rate = beats / (time.monotonic() - start)
-    kept = sum(dealer.release() for dealer in dealers)
-    return {"rate": rate, "kept": kept, "latest": latest}
+    lost = [dealer for dealer in dealers if not dealer.release()]
+    late = sum(dealer.silence > TTL for dealer in dealers)
+    lost_in_time = sum(dealer.silence <= TTL for dealer in lost)
+    return {"rate": rate, "behind": behind, "late": late, "lost": lost_in_time}
 
 
 async def relay(url: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import sys
 import time
@@ -32,6 +33,7 @@ from measuring import Programs, Rounds, Verdict, go_on, judge, percentile, servi
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from measuring import Server
 
@@ -117,8 +119,18 @@ def hand_over() -> Iterator[Verdict]:
     """From a release in one process to the waiter in another one that has the lock."""
     rounds = Rounds("a lock is passed on between two processes, us")
     tcp_ping = build_tcp_ping()
-    with serving() as server, redis_server() as port, process(tcp_ping, "serve") as tcp:
-        tcp_port = first_line(tcp)
+    first, *_, last = sorted(os.sched_getaffinity(0))
+    at_first, at_last = ["taskset", "-c", str(first)], ["taskset", "-c", str(last)]
+    with (
+        serving() as server,
+        redis_server() as port,
+        process(tcp_ping, "serve") as free,
+        process(*at_first, tcp_ping, "serve") as apart,
+    ):
+        pings: dict[str, list[str | Path]] = {
+            "free": [tcp_ping, "ask", first_line(free), str(CALLS)],
+            "on two processors": [*at_last, tcp_ping, "ask", first_line(apart), str(CALLS)],
+        }
         for _ in range(ROUNDS):
             contestants = {
                 "zmqlocker": trips("pass_on", server.url, 0.001, HAND_OVERS),
@@ -132,11 +144,14 @@ def hand_over() -> Iterator[Verdict]:
             for name, found in contestants.items():
                 rounds.add(f"{name}, p50", percentile(found, 0.5))
                 rounds.add(f"{name}, p99", percentile(found, 0.99))
-            trip = median_of_process(tcp_ping, "ask", tcp_port, str(CALLS))
-            rounds.add("raw TCP round trip", trip)
+            for where, ping in pings.items():
+                rounds.add(f"raw TCP round trip, {where}", median_of_process(*ping))
     rounds.show()
-    trip, ours = rounds.median("raw TCP round trip"), rounds.median("zmqlocker, p50")
-    yield Verdict("hand_over", "raw TCP round trips, p50", ours / trip, "< 2.5")
+    # Left free, the two may share a processor: then nobody has to wake the other one.
+    for where, target in zip(pings, ("< 2.5", ""), strict=True):
+        trip = rounds.median(f"raw TCP round trip, {where}")
+        ratio = rounds.median("zmqlocker, p50") / trip
+        yield Verdict("hand_over", f"x raw TCP round trip, {where}, p50", ratio, target)
     yield Verdict("hand_over", "us, p99", rounds.median("zmqlocker, p99"), "< 1000 us")
     theirs = rounds.median(f"redis-py, sleep {SMALL_SLEEP}, p50")
     yield Verdict("hand_over", f"us, p50, redis-py, sleep {SMALL_SLEEP}", theirs, "")
@@ -242,22 +257,24 @@ def renewal() -> Iterator[Verdict]:
         rounds.add("messages/s", rate)
         rounds.add("ms of a processor a second", used * 1000)
         rounds.add("us of a processor for a message", used * 1e6 / rate)
-        rounds.add("the latest beat, ms late", max(one["latest"] for one in found) * 1000)
-        rounds.add("leases that were lost", CLIENTS - sum(one["kept"] for one in found))
+        rounds.add("the latest beat, ms late", max(one["behind"] for one in found) * 1000)
+        rounds.add("leases that were renewed too late", sum(one["late"] for one in found))
+        rounds.add("leases that were lost beside them", sum(one["lost"] for one in found))
     rounds.show()
     for what in ("messages/s", "ms of a processor a second", "us of a processor for a message"):
         yield Verdict("renewal", what, rounds.median(what), "")
-    lost = rounds.median("leases that were lost")
-    yield Verdict("renewal", "leases that were lost", lost, "<= 0 leases")
+    lost = rounds.highest("leases that were lost beside them")
+    yield Verdict("renewal", "leases lost though renewed in time", lost, "<= 0 leases")
 
 
 def messages() -> Iterator[Verdict]:
     """How many messages a client sends, by how many leases it holds."""
     seconds = 8.0
     rounds = Rounds("messages/s of a client that renews")
-    with serving() as server, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         relays = {}
         for leases in (1, LEASES // 10):
+            server = stack.enter_context(serving())
             relay = stack.enter_context(LOCKERS.start("relay", server.url))
             holder = stack.enter_context(LOCKERS.start("hold_many", first_line(relay), leases))
             assert first_line(holder) == "ready"

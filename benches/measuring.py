@@ -61,6 +61,9 @@ class Rounds:
     def range(self, name: str) -> tuple[float, float]:
         return min(self._figures[name]), max(self._figures[name])
 
+    def highest(self, name: str) -> float:
+        return max(self._figures[name])
+
     def show(self) -> None:
         load = " ".join(f"{load:.1f}" for load in os.getloadavg())
         print(f"\n{self.title} (load {load})")
@@ -129,9 +132,9 @@ class Server:
         return counts
 
     def processor_time(self) -> float:
-        """The seconds of processors that it has used so far."""
-        ticks = Path(f"/proc/{self.running.pid}/stat").read_text(encoding="ascii").split()[13:15]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        """The seconds of processors that its threads have used so far."""
+        threads = Path(f"/proc/{self.running.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text(encoding="ascii").split()[0]) for thread in threads) / 1e9
 
     def memory(self) -> int:
         return resident(self.running.pid)
