@@ -71,10 +71,13 @@ class Dealer:
         self._sent_at = now
         self._turns += 1
 
-    def release(self) -> bool:
-        """Give the lease back; whether it was held to the end."""
+    def release(self) -> None:
+        """Give the lease back."""
         self.silence = max(self.silence, time.monotonic() - self._sent_at)
         self._send([RELEASE, 2, self._grant])
+
+    def has_kept(self) -> bool:
+        """Wait for the answer to the release: whether the lease was held to the end."""
         return bool(self._answer(DONE))
 
     def _send(self, item: list[Any]) -> None:
@@ -119,7 +122,9 @@ def beat(url: str, count: str, seconds: str) -> dict[str, float]:
         dealer.take_turn()
         beats += 1
     rate = beats / (time.monotonic() - start)
-    lost = [dealer for dealer in dealers if not dealer.release()]
+    for dealer in dealers:
+        dealer.release()
+    lost = [dealer for dealer in dealers if not dealer.has_kept()]
     late = sum(dealer.silence > TTL for dealer in dealers)
     lost_in_time = sum(dealer.silence <= TTL for dealer in lost)
     return {"rate": rate, "behind": behind, "late": late, "lost": lost_in_time}
