@@ -1,0 +1,140 @@
+//! The promises of locks, held against what happens in true time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::AddAssign;
+
+use zmqlocker::engine::{GrantId, Mode};
+
+use crate::locks::plan::{BOOK, POOL, POOL_SIZE, Parts};
+
+/// A promise that was broken, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub law: Law,
+    pub story: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Law {
+    /// Nobody believes to hold what another one holds.
+    Alone,
+    /// A token is above all that were given before for the same lock.
+    Rise,
+    /// Who waits is answered in time.
+    Answer,
+    /// All locks come back, and nothing is left of them.
+    Return,
+    /// A client that holds nothing and waits for nothing says nothing.
+    Silence,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}: {}", self.law, self.story)
+    }
+}
+
+/// How often things happened that make the simulation worth its while.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub grants: u64,
+    pub reclaims: u64,
+    pub restored: u64,
+    pub breaks: u64,
+    pub deadlocks: u64,
+    pub crashes: u64,
+    pub stops: u64,
+    /// Hellos of a connection that had a successor already.
+    pub late_hellos: u64,
+    /// Requests that were answered.
+    pub answers: u64,
+}
+
+impl Tally {
+    /// Whether all of it has happened.
+    pub fn is_full(&self) -> bool {
+        let Self { grants, reclaims, restored, breaks, deadlocks, .. } = *self;
+        let Self { crashes, stops, late_hellos, answers, .. } = *self;
+        let all = [grants, reclaims, restored, breaks, deadlocks, crashes, stops, late_hellos];
+        all.into_iter().chain([answers]).all(|count| count > 0)
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        self.grants += more.grants;
+        self.reclaims += more.reclaims;
+        self.restored += more.restored;
+        self.breaks += more.breaks;
+        self.deadlocks += more.deadlocks;
+        self.crashes += more.crashes;
+        self.stops += more.stops;
+        self.late_hellos += more.late_hellos;
+        self.answers += more.answers;
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Laws {
+    violation: Option<Violation>,
+    pub tally: Tally,
+    /// The last token of each lock.
+    last: BTreeMap<&'static str, GrantId>,
+    /// Leases that were taken from their holders, who may not know it yet.
+    broken: BTreeSet<GrantId>,
+}
+
+impl Laws {
+    pub fn hold(&mut self, law: Law, is_kept: bool, story: impl FnOnce() -> String) {
+        if !is_kept && self.violation.is_none() {
+            self.violation = Some(Violation { law, story: story() });
+        }
+    }
+
+    /// The first violation, if there was one.
+    pub fn verdict(&self) -> Result<(), Violation> {
+        self.violation.clone().map_or(Ok(()), Err)
+    }
+
+    /// Somebody is granted locks under a token.
+    pub fn grant(&mut self, now: u64, token: GrantId, parts: &Parts) {
+        self.tally.grants += 1;
+        for (key, _) in parts {
+            let before = self.last.insert(key, token);
+            let rises = before.is_none_or(|before| before < token);
+            self.hold(Law::Rise, rises, || {
+                format!("{key} has {token:?} after {before:?} at {now}")
+            });
+        }
+    }
+
+    pub fn take_from_holders(&mut self, tokens: &[GrantId]) {
+        for token in tokens {
+            self.tally.breaks += u64::from(self.broken.insert(*token));
+        }
+    }
+
+    /// These believe to hold locks: clients, their tokens and what they have.
+    pub fn check_holders<'a>(
+        &mut self,
+        now: u64,
+        holders: impl Iterator<Item = (usize, GrantId, &'a Parts)>,
+    ) {
+        let mut by_key: BTreeMap<&str, Vec<(usize, GrantId, Mode)>> = BTreeMap::new();
+        for (client, token, parts) in holders.filter(|(_, token, _)| !self.broken.contains(token)) {
+            for (key, mode) in parts {
+                by_key.entry(key).or_default().push((client, token, *mode));
+            }
+        }
+        for (key, holders) in by_key {
+            let modes = || holders.iter().map(|(.., mode)| *mode);
+            let can_be = match key {
+                BOOK => holders.len() == 1 || modes().all(|mode| mode == Mode::Read),
+                POOL => modes().map(Mode::permits).sum::<u64>() <= POOL_SIZE,
+                _ => holders.len() == 1,
+            };
+            self.hold(Law::Alone, can_be, || format!("{holders:?} hold {key} at {now}"));
+        }
+    }
+}
