@@ -15,7 +15,7 @@ from zmqlocker._exceptions import LockLost, NotHeld
 from zmqlocker._zmqlocker import LockWish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Sequence
     from types import EllipsisType
 
     from zmqlocker._zmqlocker import Held
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _actors = itertools.count(1)
 _of_thread = threading.local()
-#: The threads of pools, by which `asyncio.to_thread()` acquires for its tasks.
-_workers: Container[threading.Thread] = getattr(_pools, "_threads_queues", ())
+#: What the threads of pools run, by which `asyncio.to_thread()` acquires for its tasks.
+_work: object = getattr(_pools, "_worker", None)
 _of_task: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
 
 
@@ -35,7 +35,7 @@ def actor_of_thread(*, stays: bool) -> int:
     What a worker of a pool acquires, and does not give back on its way out, is used elsewhere: then
     its lease is nobody's in particular, and 0.
     """
-    if not stays and threading.current_thread() in _workers:
+    if not stays and _work is getattr(threading.current_thread(), "_target", _pools):
         return 0
     if not hasattr(_of_thread, "actor"):
         _of_thread.actor = next(_actors)

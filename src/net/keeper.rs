@@ -15,6 +15,9 @@ const RECONNECT_SLICE: Duration = Duration::from_millis(100);
 /// after something has come, and twice as long each time that nothing has.
 const ANSWER_SLICE: Duration = Duration::from_millis(2);
 
+/// How rarely it is looked for in the end.
+const ANSWER_SLICE_MAX: Duration = Duration::from_secs(1);
+
 /// Starts its thread when there is something to keep for the first time. Neither the GIL nor an
 /// event loop that is busy holds it up.
 #[derive(Debug)]
@@ -100,7 +103,8 @@ impl Desk {
             let due = due.map(|due| {
                 let awaited = shared.is_keeping_awaited();
                 let goes_on = !awaited || matches!(came, Ok(true));
-                answer_slice = if goes_on { ANSWER_SLICE } else { answer_slice * 2 };
+                let longer = (answer_slice * 2).min(ANSWER_SLICE_MAX);
+                answer_slice = if goes_on { ANSWER_SLICE } else { longer };
                 if awaited { due.min(now + answer_slice) } else { due }
             });
             let news = shared.take_news();

@@ -360,10 +360,10 @@ impl LockerClient {
         let Some((granted, request)) = held.give_back(spent.map(SmallVec::from)) else {
             return Ok(());
         };
-        let waited =
-            door::wait(py, |go_on| self.client.ask(&request, Some(granted), self.timeout, go_on));
+        // From now on no run of the server is told that we hold it.
         self.client.drop_lease(granted);
-        waited.map(drop)
+        door::wait(py, |go_on| self.client.ask(&request, Some(granted), self.timeout, go_on))?;
+        Ok(())
     }
 
     /// How many seconds a call waits that does not say so itself, unless it is `next()`.

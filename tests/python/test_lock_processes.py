@@ -6,11 +6,12 @@ import multiprocessing
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import PATIENCE, wait_until
-from zmqlocker import DeadlockError, LockerClient, LockerServer
+from zmqlocker import DeadlockError, LockerClient, LockerServer, LockTimeout, NotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -320,3 +321,33 @@ def test_threads_of_one_client_can_be_a_cycle(client: LockerClient) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(outcomes) == ["both", "deadlock"]
+
+
+def test_a_pool_s_threads_are_nobody_in_a_cycle_of_waits(client: LockerClient) -> None:
+    """What they acquire is used elsewhere: a worker that waits again is not who holds it."""
+    with ThreadPoolExecutor(1) as pool:
+        # The first of them is on its way before the pool has taken note of its thread.
+        first = pool.submit(client.lock("a").acquire).result()
+        second = pool.submit(client.lock("a", timeout=1.5).acquire)
+        assert isinstance(second.exception(), LockTimeout)
+        first.release()
+
+
+def test_locks_are_renewed_again_after_a_server_has_stood_still_for_long(
+    serve: Callable[..., tuple[Script, str]],
+) -> None:
+    server, url = serve()
+    with LockerClient(url, timeout=PATIENCE) as client:
+        kept = client.lock("kept", ttl=0.6).acquire()
+        with client.lock("let go", ttl=0.6):
+            server.stop()
+        stopped = time.monotonic()
+        # Meanwhile its answers are looked for, and the release is seen to.
+        wait_until(lambda: time.monotonic() - stopped > 9.0)
+        server.signal(signal.SIGCONT)
+        with pytest.raises(NotHeld):
+            kept.release()
+        with client.lock("kept", ttl=0.3) as lease:
+            renewed = time.monotonic()
+            wait_until(lambda: time.monotonic() - renewed > 1.0)
+            lease.check()
