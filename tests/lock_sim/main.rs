@@ -4,6 +4,7 @@
 //!
 //! `SIM_SEEDS=10000 cargo test --test lock_sim` tries more seeds than usual.
 
+#[path = "../sim/clock.rs"]
 mod clock;
 mod desk;
 mod locks;
@@ -12,9 +13,17 @@ mod random;
 
 use std::ops::Range;
 
+use crate::clock::Clock;
+use crate::random::Random;
+
 /// The seeds to try: so many, from the first on, unless the environment says otherwise.
 fn seeds(usual: u64) -> Range<u64> {
     let number = |name| std::env::var(name).ok().map(|number| number.parse().unwrap());
     let first = number("SIM_FIRST").unwrap_or(1);
     first..first + number("SIM_SEEDS").unwrap_or(usual)
+}
+
+/// A clock that has an origin of its own, and is a little too fast or too slow.
+fn any_clock(random: &mut Random) -> Clock {
+    Clock { base: random.range(0, 1 << 40), skew: random.pick(&[-2, -1, 0, 1, 2]) }
 }

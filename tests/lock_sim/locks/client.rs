@@ -9,6 +9,7 @@ use zmqlocker::engine::{ClientInfo, GrantId, Key, Request};
 use zmqlocker::time::Timestamp;
 use zmqlocker::wire::Frames;
 
+use crate::any_clock;
 use crate::clock::Clock;
 use crate::desk::ConnectionId;
 use crate::locks::Mistake;
@@ -61,7 +62,7 @@ impl Client {
         let name = [u8::try_from(number).unwrap(); 16];
         Self {
             conversation: Conversation::new(1, name, ClientInfo::default()),
-            clock: Clock::new(random),
+            clock: any_clock(random),
             connection: None,
             is_dead: false,
             paused_until: 0,

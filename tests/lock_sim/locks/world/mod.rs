@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use zmqlocker::engine::{RequestId, SessionId};
 use zmqlocker::wire::Frames;
 
+use crate::any_clock;
 use crate::clock::Clock;
 use crate::desk::{ConnectionId, Letter};
 use crate::locks::Mistake;
@@ -95,7 +96,7 @@ impl World {
             now,
             laws: Laws::default(),
             calm_from: now + 12 * SECOND,
-            server_clock: Clock::new(&mut random),
+            server_clock: any_clock(&mut random),
             random,
             mistake,
             clients,
@@ -261,7 +262,7 @@ impl World {
         if self.random.one_in(4) {
             // The machine is started anew, and its clock with it.
             self.disk.boot += 1;
-            self.server_clock = Clock::new(&mut self.random);
+            self.server_clock = any_clock(&mut self.random);
         }
         let most = if self.random.one_in(4) { 3 * SECOND } else { 100 * MILLI };
         self.after(0, most, Event::Start);
