@@ -14,7 +14,6 @@ const VERSION: u8 = 1;
 /// What a later run has to know of a lease, but for its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LeaseRecord {
-    pub(super) saved_at: Timestamp,
     pub(super) granted_at: Timestamp,
     pub(super) term: Term,
     pub(super) actor: u64,
@@ -29,7 +28,6 @@ impl LeaseRecord {
         put_text(&mut bytes, &client.name);
         put_text(&mut bytes, &client.host);
         put(&mut bytes, client.pid.into());
-        put(&mut bytes, self.saved_at.as_nanos());
         put(&mut bytes, self.granted_at.as_nanos());
         put(&mut bytes, nanos(self.term.ttl));
         // No lease has a length of 0.
@@ -61,7 +59,7 @@ impl LeaseRecord {
         let holder = rest.split_off(..16)?.try_into().ok()?;
         let (name, host) = (text(&mut rest)?.into(), text(&mut rest)?.into());
         let client = ClientInfo { name, host, pid: u32::try_from(number(&mut rest)?).ok()? };
-        let (saved_at, granted_at) = (instant(&mut rest)?, instant(&mut rest)?);
+        let granted_at = instant(&mut rest)?;
         let ttl = Duration::from_nanos(number(&mut rest)?);
         let max_hold = Some(number(&mut rest)?).filter(|nanos| *nanos > 0);
         let term = Term::new(ttl, max_hold.map(Duration::from_nanos)).ok()?;
@@ -79,7 +77,7 @@ impl LeaseRecord {
             };
             parts.push((key, mode));
         }
-        let record = Self { saved_at, granted_at, term, actor, parts };
+        let record = Self { granted_at, term, actor, parts };
         rest.is_empty().then_some((record, holder, client))
     }
 }
@@ -103,7 +101,6 @@ mod tests {
         let permits = Mode::Permits { size: four, cost: Cost::ONE };
         let second = Duration::from_secs(1);
         let record = LeaseRecord {
-            saved_at: Timestamp::from_nanos(8),
             granted_at: Timestamp::from_nanos(7),
             term: Term::new(second, Some(2 * second)).unwrap(),
             actor: 9,

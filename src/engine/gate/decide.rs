@@ -213,7 +213,7 @@ impl<A> Gate<A> {
             }
         }
         self.grants.add(id, grant);
-        self.record_lease(now, id);
+        self.record_lease(id);
     }
 
     /// The answer to a request that was granted just now.

@@ -40,11 +40,11 @@ impl<A> Gate<A> {
 
     /// A lease of locks was granted: if it may outlive a restart by far, it is written down before
     /// anybody hears of it.
-    pub(super) fn record_lease(&mut self, now: Timestamp, id: GrantId) {
+    pub(super) fn record_lease(&mut self, id: GrantId) {
         let Some(grant) = self.grants.get(id).filter(|_| self.durable) else { return };
         if let GrantKind::Lease(lease @ Lease { is_recorded: false, .. }) = &grant.kind
             && lease.term().ttl > RECORDED_FROM
-            && let Some(number) = self.write_lease(now, id)
+            && let Some(number) = self.write_lease(id)
         {
             self.said.push_back(Said::Await { number });
         }
@@ -54,13 +54,13 @@ impl<A> Gate<A> {
     /// while this run waits for what an earlier one may have granted, they are not.
     pub(in crate::engine) fn hand_over(&mut self, now: Timestamp) -> bool {
         for id in self.grants.ids() {
-            self.write_lease(now, id);
+            self.write_lease(id);
         }
         self.grace_until <= now
     }
 
     /// Writes a lease down if it is of locks. The number of the record.
-    fn write_lease(&mut self, now: Timestamp, id: GrantId) -> Option<u64> {
+    fn write_lease(&mut self, id: GrantId) -> Option<u64> {
         let grant = self.grants.get_mut(id)?;
         let GrantKind::Lease(lease) = &mut grant.kind else { return None };
         let part = |(key, permits)| {
@@ -73,7 +73,7 @@ impl<A> Gate<A> {
         let parts = parts.collect::<Option<Vec<_>>>()?;
         lease.is_recorded = true;
         let (granted_at, term, actor) = (lease.granted_at, lease.term(), lease.actor);
-        let record = LeaseRecord { saved_at: now, granted_at, term, actor, parts };
+        let record = LeaseRecord { granted_at, term, actor, parts };
         let owner = grant.owner;
         self.records += 1;
         let (number, grant) = (self.records, id);
