@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import inspect
-import sys
 import weakref
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from zmqlocker import _zmqlocker
+from zmqlocker._decorators import during
 from zmqlocker._held import _Lease, _Reservation
 from zmqlocker._lease import LockInfo, Locking, lock_infos
 from zmqlocker._lock import Lease, Lock
@@ -20,44 +18,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    _Timeout = float | EllipsisType | None
+    from zmqlocker._decorators import P, R
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    _Timeout = float | EllipsisType | None
 
 
 def _given(timeout: _Timeout) -> dict[str, Any]:
     """The argument, if it was given."""
     return {} if timeout is ... else {"timeout": timeout}
-
-
-def during(make: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Have each call of a function run within what `make` makes."""
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if not inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            def call(*args: P.args, **kwargs: P.kwargs) -> R:
-                with make():
-                    return function(*args, **kwargs)
-
-            return call
-
-        @functools.wraps(function)
-        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            entered = await asyncio.to_thread(make().__enter__)
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException:
-                entered.__exit__(*sys.exc_info())
-                raise
-            entered.__exit__(None, None, None)
-            return result
-
-        return cast("Callable[P, R]", call_async)
-
-    return decorate
 
 
 class Permit(_Lease):

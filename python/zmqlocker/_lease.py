@@ -113,6 +113,12 @@ def lock_infos(rows: Sequence[Any]) -> list[LockInfo]:
     ]
 
 
+def key_of(wish: LockWish) -> str | tuple[str, ...]:
+    """Name what is wanted: the key, or of several locks all of them."""
+    keys = tuple(wish.keys)
+    return keys[0] if len(keys) == 1 else keys
+
+
 class LeaseState:
     """A lease as its holder sees it."""
 
@@ -124,8 +130,7 @@ class LeaseState:
     @property
     def key(self) -> str | tuple[str, ...]:
         """The key; of several locks all of them."""
-        keys = tuple(self._wish.keys)
-        return keys[0] if len(keys) == 1 else keys
+        return key_of(self._wish)
 
     @property
     def token(self) -> int:
@@ -225,8 +230,7 @@ class LockState(Generic[E]):
     @property
     def key(self) -> str | tuple[str, ...]:
         """The key; of several locks all of them."""
-        keys = tuple(self._wish.keys)
-        return keys[0] if len(keys) == 1 else keys
+        return key_of(self._wish)
 
     def _again(self, actor: int) -> E | None:
         """Hold once more what this thread or task holds already, where that is wanted."""

@@ -22,20 +22,6 @@ if TYPE_CHECKING:
 class Lease(LeaseState):
     """The right to a lock, until it is released, lost, or `max_hold` is over."""
 
-    @property
-    def lost(self) -> bool:
-        """Whether the lease ended though it was not released. True before others can have it."""
-        return self._is_lost()
-
-    def release(self) -> None:
-        """Give the lock back, and wait until the server has it.
-
-        Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
-        keeps it.
-        """
-        if self._is_last():
-            self._client._give_back(self._held)
-
     def __init__(self, client: Any, held: Held, lock: Lock) -> None:
         """Hold what a server has granted."""
         super().__init__(held, lock._wish)
@@ -51,6 +37,20 @@ class Lease(LeaseState):
                     on_lost(lease)
 
             threading.Thread(target=watch, name="zmqlocker-on-lost", daemon=True).start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease ended though it was not released. True before others can have it."""
+        return self._is_lost()
+
+    def release(self) -> None:
+        """Give the lock back, and wait until the server has it.
+
+        Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
+        keeps it.
+        """
+        if self._is_last():
+            self._client._give_back(self._held)
 
     def __enter__(self) -> Self:
         """Give the lease itself."""

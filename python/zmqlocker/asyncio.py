@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zmqlocker import _zmqlocker
 from zmqlocker._asyncio_held import Block, Permit, Reservation
 from zmqlocker._asyncio_lock import Lease, Lock, Loss
-from zmqlocker._decorators import during
+from zmqlocker._decorators import during_async
 from zmqlocker._exceptions import Forgotten, LockerError, ServerUnavailable
 from zmqlocker._lease import LockInfo, Locking, RwLock, lock_infos
 
@@ -98,7 +98,7 @@ class LockerClient(Locking[Lock]):
         max_hold: float | None = None,
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Have each call of a coroutine function wait for a lock, and hold it meanwhile."""
-        return during(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
+        return during_async(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
 
     async def next(self, key: str | None = None, *, timeout: _Timeout = ...) -> str:
         """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""
@@ -193,7 +193,7 @@ class LockerClient(Locking[Lock]):
         on_failure: str | None = None,
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Have each call of a coroutine function wait for its permits, and hold them meanwhile."""
-        return during(
+        return during_async(
             lambda: self.limit(key, cost, ttl=ttl, timeout=timeout, on_failure=on_failure)
         )
 
