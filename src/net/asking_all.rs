@@ -111,7 +111,7 @@ impl<'a> AskingAll<'a> {
 impl Drop for AskingAll<'_> {
     fn drop(&mut self) {
         if !self.under_way.is_empty() {
-            self.connections.leave_all(self.under_way.iter().filter_map(|(id, _)| *id));
+            self.connections.forget(self.under_way.iter().filter_map(|(id, _)| *id));
         }
     }
 }

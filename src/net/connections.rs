@@ -92,7 +92,7 @@ impl Connections {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Outcome, Error> {
         let caller = Caller::Thread(thread::current());
-        let (request, _) = self.lock().begin(question, caller)?;
+        let request = self.lock().begin(question, caller)?;
         self.finish(request, go_on)
     }
 
@@ -117,18 +117,18 @@ impl Connections {
             outcome = shared.take_outcome(request);
             Progress::done_if(outcome.is_some())
         });
-        self.end([request], &waited);
+        let mut shared = self.lock();
+        if waited.is_ok() {
+            shared.settle([request]);
+        }
+        shared.leave([request]);
+        drop(shared);
         waited.and(outcome.ok_or(Error::Interrupted))
-    }
-
-    /// This thread does not want the outcomes of these requests any more.
-    pub(super) fn leave_all(&self, requests: impl Iterator<Item = RequestId>) {
-        self.lock().leave(requests);
     }
 
     /// Asks, and leaves it to the event loop to collect the outcome, or to nobody.
     pub(super) fn begin(&self, question: Question<'_>, caller: Caller) -> Result<RequestId, Error> {
-        self.lock().begin(question, caller).map(|(request, _)| request)
+        self.lock().begin(question, caller)
     }
 
     /// Sends what is to be sent and takes in what has come, without waiting. What was asked by the
@@ -270,19 +270,6 @@ impl Connections {
                 slice_ends = clock.now() + SLICE;
             }
         }
-    }
-
-    /// This thread has waited for all these: their answers are its own only if it has them all.
-    fn end(
-        &self,
-        requests: impl IntoIterator<Item = RequestId> + Clone,
-        waited: &Result<(), Error>,
-    ) {
-        let mut shared = self.lock();
-        if waited.is_ok() {
-            shared.settle(requests.clone());
-        }
-        shared.leave(requests);
     }
 
     fn exchange(&self, shared: &mut Shared) -> Result<Timestamp, Error> {

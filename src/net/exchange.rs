@@ -96,12 +96,12 @@ impl Shared {
         }
     }
 
-    /// Starts a request. Its number, and when it was started.
+    /// Starts a request. Its number.
     pub(super) fn begin(
         &mut self,
         question: Question<'_>,
         caller: Caller,
-    ) -> Result<(RequestId, Timestamp), Error> {
+    ) -> Result<RequestId, Error> {
         if self.closed {
             return Err(Error::Closed);
         }
@@ -109,7 +109,7 @@ impl Shared {
         let deadline = question.timeout.map(|timeout| now + timeout);
         let request = self.conversation.ask(now, question.request, question.only, deadline);
         self.callers.insert(request, caller);
-        Ok((request, now))
+        Ok(request)
     }
 
     /// Starts several requests of this thread together: their number, and how many of them.

@@ -123,7 +123,7 @@ impl<A> Gate<A> {
         enough.map_or(now.next(), |(at, _)| at).max(now.next())
     }
 
-    fn is_of(&self, key: KeyId, state: &KeyState) -> bool {
+    pub(super) fn is_of(&self, key: KeyId, state: &KeyState) -> bool {
         self.table.get(key).is_some_and(|other| std::ptr::eq(other, state))
     }
 

@@ -229,10 +229,7 @@ impl<A> Gate<A> {
     fn rows<'a>(&'a self, now: Timestamp, state: &'a KeyState) -> impl Iterator<Item = LockRow> {
         let shape = state.limits.shape().unwrap_or(Shape::Lock);
         let permits = move |parts: &Parts| {
-            let of_key = |(key, _): &&(KeyId, u64)| {
-                self.table.get(*key).is_some_and(|other| std::ptr::eq(other, state))
-            };
-            parts.iter().find(of_key).map_or(1, |(_, permits)| *permits)
+            parts.iter().find(|(key, _)| self.is_of(*key, state)).map_or(1, |(_, permits)| *permits)
         };
         let row = move |permits, grant, since: Timestamp, until: Timestamp, session| LockRow {
             key: state.name.clone(),

@@ -1,6 +1,7 @@
 //! When leases end that messages of their holders renew: one timer for all leases of a session.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Gate;
 use super::settle::margin;
@@ -14,7 +15,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Default)]
 pub(super) struct Renewed {
     /// How many there are of each `ttl`.
-    ttls: BTreeMap<std::time::Duration, usize>,
+    ttls: BTreeMap<Duration, usize>,
     /// When the first of them may have ended, as its timer has it.
     due_at: Option<Timestamp>,
 }
