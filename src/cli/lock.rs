@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::running::{Running, base_name};
-use crate::cli::signals::{self, Signal};
+use crate::cli::signals::{Signal, Signals};
 use crate::cli::supervision::{Ending, Event, supervise};
 use crate::cli::{ANSWER_TIMEOUT, Failure, Status, complain};
 use crate::config::{ClientConfig, SECONDS_MAX, Span, Url};
@@ -25,6 +26,9 @@ const NOT_GOT: Status = Status::Other(75);
 
 /// The lock was lost while the command ran.
 const LOST: Status = Status::Other(76);
+
+/// What is for the command, as much as for whoever waits to run it, and the end of a command.
+const HEARD: [i32; 7] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// The command is there and cannot be run.
 const NOT_RUNNABLE: u8 = 126;
@@ -107,7 +111,11 @@ impl Lock {
         let config = ClientConfig::new(urls, Some(ANSWER_TIMEOUT))?.named(&self.holder())?;
         let client = Arc::new(Client::new(config)?);
         let (sender, events) = mpsc::channel();
-        signals::listen(sender.clone())?;
+        let told = sender.clone();
+        let listener = Signals::hear(&HEARD)?.act(move |signal| {
+            let is_of_child = signal.number == SIGCHLD;
+            told.send(if is_of_child { Event::Child } else { Event::Signal(signal) }).is_ok()
+        })?;
         let ended = match self.take(&client, &request, &events) {
             Ok(granted) => self.hold(&client, granted, sender, &events, kill_after),
             Err(Ended::Failed(problem)) => {
@@ -122,6 +130,7 @@ impl Lock {
             }
         };
         client.close();
+        listener.stop();
         ended
     }
 

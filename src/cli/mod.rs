@@ -1,12 +1,16 @@
 //! The command line: one sub-command a file.
 
+#![allow(clippy::doc_markdown, reason = "much of it is help, which terminals show as it is")]
+
 mod break_lock;
 mod check;
 mod demo;
 mod lock;
+mod logger;
 mod ls;
 mod next;
 mod running;
+mod serve;
 mod signals;
 mod supervision;
 mod timeline;
@@ -17,6 +21,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use log::Log;
 
 use crate::error::Error;
 
@@ -71,11 +76,16 @@ enum Command {
     Lock(lock::Lock),
     Ls(ls::Ls),
     Next(next::Next),
+    Serve(serve::Serve),
 }
 
-/// Runs a command line. `program` starts the command anew, `arguments` are what follows it. Gives
-/// the exit status.
-pub fn run(program: &[String], arguments: impl IntoIterator<Item = OsString>) -> u8 {
+/// Runs a command line. `program` starts the command anew, `arguments` are what follows it, and
+/// `take_log` has all that is logged go to a logger. Gives the exit status.
+pub fn run(
+    program: &[String],
+    arguments: impl IntoIterator<Item = OsString>,
+    take_log: impl FnOnce(Box<dyn Log>),
+) -> u8 {
     let words = ["zmqlocker".into()].into_iter().chain(arguments);
     let parsed = match CommandLine::try_parse_from(words) {
         Ok(parsed) => parsed,
@@ -92,6 +102,7 @@ pub fn run(program: &[String], arguments: impl IntoIterator<Item = OsString>) ->
         Command::Lock(lock) => lock.run(),
         Command::Ls(ls) => ls.run(),
         Command::Next(next) => next.run(),
+        Command::Serve(serve) => serve.run(take_log),
     };
     let status = ended.unwrap_or_else(|failure| {
         complain(&failure);
@@ -152,7 +163,7 @@ mod tests {
     #[test]
     fn a_wrong_command_line_is_wrong_usage() {
         for words in [vec!["nothing"], vec!["next", "--url", "x"], vec!["next", "--every", "-1"]] {
-            assert_eq!(run(&[], words.into_iter().map(OsString::from)), Status::Usage.code());
+            assert_eq!(run(&[], words.into_iter().map(OsString::from), drop), Status::Usage.code());
         }
     }
 }

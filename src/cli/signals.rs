@@ -2,17 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::sync::mpsc::Sender;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::SignalsInfo;
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
-
-use crate::cli::supervision::Event;
-
-/// Those that are for the command, as much as for whoever waits to run it.
-const FOR_THE_COMMAND: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+use signal_hook::iterator::{Handle, SignalsInfo};
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,27 +28,53 @@ impl Signal {
     }
 }
 
-/// Tells of the signals that come from now on, and of children that end.
-///
-/// What this process was started to ignore stays ignored, for the command too: `nohup` does so, and
-/// shells that start something in the background.
-pub(super) fn listen(events: Sender<Event>) -> io::Result<()> {
-    let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored(&status));
-    let wanted = FOR_THE_COMMAND.into_iter().filter(|number| ignored & (1 << (number - 1)) == 0);
-    let mut signals = SignalsInfo::<WithRawSiginfo>::new(wanted.chain([SIGCHLD]))?;
-    thread::Builder::new().name("zmql-signals".to_owned()).spawn(move || {
-        for info in signals.forever() {
-            let event = match info.si_signo {
-                SIGCHLD => Event::Child,
-                // Codes of signals that processes send are not positive.
-                number => Event::Signal(Signal { number, is_of_system: info.si_code > 0 }),
-            };
-            if events.send(event).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
+/// Signals that are heard, and do not end this process any more.
+pub(super) struct Signals(SignalsInfo<WithRawSiginfo>);
+
+impl Signals {
+    /// Hears these from now on.
+    ///
+    /// What this process was started to ignore stays ignored, for what it starts too: `nohup` does
+    /// so, and shells that start something in the background.
+    pub(super) fn hear(wanted: &[i32]) -> io::Result<Self> {
+        let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored(&status));
+        let wanted = wanted.iter().filter(|number| ignored & (1 << (*number - 1)) == 0);
+        SignalsInfo::new(wanted).map(Self)
+    }
+
+    /// Has a thread act on each of them, also on those that came before, until it says that this is
+    /// enough.
+    pub(super) fn act(
+        mut self,
+        mut act: impl FnMut(Signal) -> bool + Send + 'static,
+    ) -> io::Result<Listener> {
+        let handle = self.0.handle();
+        let listen = move || {
+            // Codes of signals that processes send are not positive.
+            let mut signals = self
+                .0
+                .forever()
+                .map(|info| Signal { number: info.si_signo, is_of_system: info.si_code > 0 });
+            while signals.next().is_some_and(&mut act) {}
+        };
+        let thread = thread::Builder::new().name("zmql-signals".to_owned()).spawn(listen)?;
+        Ok(Listener { handle, thread })
+    }
+}
+
+/// The thread that acts on signals.
+pub(super) struct Listener {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Ends the thread. Signals that come later are lost.
+    pub(super) fn stop(self) {
+        self.handle.close();
+        // Whatever broke it has been told of.
+        let _ = self.thread.join();
+    }
 }
 
 /// The signals that a process ignores, by the text of its `/proc/PID/status`: bit n is signal
@@ -66,6 +86,8 @@ fn ignored(status: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use signal_hook::consts::SIGHUP;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a server writes into the log, and how often: nobody can flood it.
 
 use std::collections::{HashSet, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{ServerConfig, Url};
@@ -34,7 +35,12 @@ impl Journal {
     ) -> Result<Self, Error> {
         let patience = config.patience.as_secs_f64();
         let rules = Listed(&config.rules);
-        log::info!(target: LOG, "serving {rules} at {endpoint}, patience {patience} s");
+        let security = security(endpoint);
+        let folder = Folder(config.data_dir.as_deref());
+        log::info!(
+            target: LOG,
+            "serving {rules} at {endpoint}, patience {patience} s, {security}, {folder}"
+        );
         if endpoint.is_open_to_other_hosts() {
             log::warn!(
                 target: LOG,
@@ -132,6 +138,23 @@ impl Journal {
 
     pub(super) fn failure(&self, error: &Error) {
         log::error!(target: LOG, "stopped serving at {}: {error}", self.endpoint);
+    }
+}
+
+/// Who can reach a server and read along, in a few words.
+fn security(endpoint: &Url) -> &'static str {
+    if endpoint.is_open_to_other_hosts() { "not encrypted" } else { "this host only" }
+}
+
+/// Where a server keeps what outlives it.
+struct Folder<'a>(Option<&'a Path>);
+
+impl std::fmt::Display for Folder<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(folder) => write!(formatter, "data in {}", folder.display()),
+            None => formatter.write_str("no data folder"),
+        }
     }
 }
 

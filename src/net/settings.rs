@@ -13,6 +13,9 @@ use crate::error::Error;
 /// Where a server serves if nothing else is said.
 const URL: &str = "tcp://*:7777";
 
+/// Where it does so for this host alone.
+const LOCAL_URL: &str = "tcp://127.0.0.1:7777";
+
 /// What the caller says; what is left out, the file says, or else the default holds.
 #[derive(Clone, Debug, Default)]
 pub struct ServerSettings {
@@ -20,6 +23,8 @@ pub struct ServerSettings {
     pub config: Option<PathBuf>,
     /// Where to serve.
     pub url: Option<Url>,
+    /// Whether this host alone is served where no URL is said.
+    pub is_local: bool,
     /// The limit of every key without a rule.
     pub rate: Option<Rate>,
     /// The limits of keys and patterns. They go before those of the file for the same ones.
@@ -39,11 +44,12 @@ impl ServerSettings {
     pub fn resolve(&self) -> Result<ServerConfig, Error> {
         let file = self.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
         let url = self.url.clone().or(file.url);
+        let default_url = if self.is_local { LOCAL_URL } else { URL };
         let bound = |given: Option<usize>, default| given.unwrap_or(default);
         let default = Bounds::default();
         Ok(ServerConfig {
             rules: self.rules(file.limits, file.rate)?,
-            url: url.map_or_else(|| Url::parse(URL), Ok)?,
+            url: url.map_or_else(|| Url::parse(default_url), Ok)?,
             patience: self.patience.or(file.patience).unwrap_or_default(),
             data_dir: self.data_dir.clone().or(file.data_dir),
             bounds: Bounds {

@@ -22,6 +22,8 @@ const LOG: &str = "zmqlocker";
 const LINES_MAX: usize = 1024;
 
 static PYTHON: OnceLock<pyo3_log::Logger> = OnceLock::new();
+/// Where lines go instead, if this process is the command.
+static COMMAND: OnceLock<Box<dyn Log>> = OnceLock::new();
 static QUEUE: PerProcess<Queue> = PerProcess::new();
 
 /// Makes Python's `logging` the place where log lines go.
@@ -34,6 +36,12 @@ pub(super) fn install(py: Python<'_>) -> PyResult<()> {
     }
     log::set_max_level(LevelFilter::Debug);
     Ok(())
+}
+
+/// Has lines go to the log of the command from now on.
+pub(super) fn divert(logger: Box<dyn Log>) {
+    // The second command of a process writes where the first one did.
+    let _ = COMMAND.set(logger);
 }
 
 /// Writes out what waits, for at most `length`; what is logged later is dropped.
@@ -118,7 +126,9 @@ impl Log for Door {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
+        if let Some(command) = COMMAND.get() {
+            command.log(record);
+        } else if self.enabled(record.metadata()) {
             let line = Line { level: record.level(), text: record.args().to_string() };
             QUEUE.get_or_init(Queue::start).put(line);
         }

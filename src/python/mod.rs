@@ -66,7 +66,7 @@ mod _zmqlocker {
     /// `program` starts the command anew.
     #[pyfunction]
     fn run_command(py: Python<'_>, program: Vec<String>, arguments: Vec<OsString>) -> u8 {
-        py.detach(|| crate::cli::run(&program, arguments))
+        py.detach(|| crate::cli::run(&program, arguments, super::logging::divert))
     }
 
     #[pymodule_init]

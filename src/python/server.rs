@@ -83,6 +83,7 @@ impl LockerServer {
         let settings = ServerSettings {
             config,
             url: url.given().map(|url| Url::parse(&url)).transpose()?,
+            is_local: false,
             rate,
             limits: limits.map(limits_by_key).transpose()?,
             patience: patience

@@ -1,0 +1,184 @@
+//! `zmqlocker serve`: a server in the foreground, as systemd and containers want one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use log::{LevelFilter, Log};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::cli::logger::Logger;
+use crate::cli::signals::Signals;
+use crate::cli::{Failure, Status};
+use crate::config::{ServerConfig, Span, Url};
+use crate::engine::Limits;
+use crate::error::Error;
+use crate::net::{Server, ServerSettings};
+
+const SIGNALS: &str = "\
+SIGTERM and SIGINT stop the server: who waits is told to ask again, and with --data-dir who holds \
+a lock goes on holding it. SIGHUP reads the limits of --config anew, what was used stays used, and \
+a file that is wrong changes nothing; without --config it stops the server.";
+
+const STATUSES: &str = "\
+Exit status: 0 stopped by a signal, 2 a wrong option or file, a URL that cannot be bound or a \
+folder that cannot be used, 3 any other failure.";
+
+/// Serve limits and locks, in the foreground, until SIGTERM or Ctrl-C.
+#[derive(Args, Debug)]
+#[command(after_help = STATUSES, after_long_help = format!("{SIGNALS}\n\n{STATUSES}"))]
+pub(super) struct Serve {
+    /// Where to serve: tcp://HOST:PORT or ipc://PATH. A `*` in the place of a port is a free one.
+    /// [default: tcp://127.0.0.1:7777]
+    #[arg(long, env = "ZMQLOCKER_URL", hide_env_values = true)]
+    url: Option<String>,
+    /// A limit of a key, or of all keys that match a pattern with `*`; may be given several times.
+    /// Several of one key must all agree. TEXT is as "500/min sliding" or "20 at once".
+    /// [default: 1/s for each key, if the file has none either]
+    #[arg(
+        long = "limit",
+        value_name = "KEY=TEXT",
+        env = "ZMQLOCKER_LIMITS",
+        hide_env_values = true,
+        value_delimiter = ';'
+    )]
+    limits: Vec<String>,
+    /// How long a `next` may wait for the slot in which it gets its permit. [default: 0]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "ZMQLOCKER_PATIENCE",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    patience: Option<f64>,
+    /// A file of settings, as zmqlocker.toml; the options given here go before it.
+    #[arg(long, value_name = "FILE", env = "ZMQLOCKER_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// A folder in which usage and locks outlive the server. [default: none]
+    #[arg(long, value_name = "FOLDER", env = "ZMQLOCKER_DATA_DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+    /// Serve other hosts although nothing is encrypted and everybody is let in.
+    #[arg(long)]
+    bind_anyway: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self, take_log: impl FnOnce(Box<dyn Log>)) -> Result<Status, Failure> {
+        take_log(Box::new(Logger));
+        log::set_max_level(LevelFilter::Info);
+        let bind_anyway = self.bind_anyway;
+        let settings = self.settings()?;
+        let config = settings.resolve()?;
+        if !bind_anyway {
+            refuse_strangers(&config)?;
+        }
+        let signals = Signals::hear(&[SIGHUP, SIGINT, SIGTERM])?;
+        let server = Arc::new(Server::start(&config)?);
+        let running = Arc::clone(&server);
+        let listener = signals.act(move |signal| {
+            if signal.number == SIGHUP && settings.config.is_some() {
+                reload(&running, &settings);
+            } else {
+                running.stopper().stop();
+            }
+            true
+        })?;
+        let outcome = wait(&server);
+        listener.stop();
+        server.stop();
+        outcome?;
+        Ok(Status::Done)
+    }
+
+    fn settings(self) -> Result<ServerSettings, Error> {
+        let patience = self.patience.map(|patience| Span::NotNegative.parse("patience", patience));
+        Ok(ServerSettings {
+            config: self.config,
+            url: self.url.as_deref().map(Url::parse).transpose()?,
+            is_local: true,
+            rate: None,
+            limits: Some(limits_by_key(&self.limits)?).filter(|limits| !limits.is_empty()),
+            patience: patience.transpose()?,
+            data_dir: self.data_dir,
+        })
+    }
+}
+
+/// The limits of each key, in the order in which the keys were named first.
+fn limits_by_key(texts: &[String]) -> Result<Vec<(String, Limits)>, Error> {
+    let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        // A key may have the sign in it, a limit has none.
+        let (key, limit) = text.rsplit_once('=').ok_or_else(|| Error::Config {
+            argument: "limit",
+            problem: format!("must read KEY=TEXT, as \"openai=500/min\", not {text:?}"),
+        })?;
+        match keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, limits)) => limits.push(limit),
+            None => keys.push((key, vec![limit])),
+        }
+    }
+    let limits = |(key, limits): (&str, Vec<&str>)| Ok((key.to_owned(), Limits::parse(&limits)?));
+    keys.into_iter().map(limits).collect()
+}
+
+/// An error if other hosts could reach a server that lets everybody in.
+fn refuse_strangers(config: &ServerConfig) -> Result<(), Error> {
+    if !config.url.is_open_to_other_hosts() {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} is open to other hosts, without encryption and authentication: serve \
+         tcp://127.0.0.1:PORT or an ipc:// path, or say --bind-anyway",
+        config.url
+    );
+    Err(Error::Config { argument: "url", problem })
+}
+
+fn reload(server: &Server, settings: &ServerSettings) {
+    match settings.resolve() {
+        Ok(config) => server.reload(config.rules),
+        Err(error) => server.refuse_reload(&error),
+    }
+}
+
+/// Waits for the end of a server.
+fn wait(server: &Server) -> Result<(), Error> {
+    loop {
+        if let Some(outcome) = server.wait(Duration::from_secs(3600)) {
+            return outcome;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(texts: &[&str]) -> Result<Vec<(String, Vec<String>)>, Error> {
+        let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+        let texts_of = |limits: &Limits| {
+            (0..limits.count()).map(|place| limits.text(place).to_string()).collect()
+        };
+        let keys = limits_by_key(&texts)?;
+        Ok(keys.iter().map(|(key, limits)| (key.clone(), texts_of(limits))).collect())
+    }
+
+    #[test]
+    fn the_limits_of_a_key_are_gathered_and_a_key_may_have_an_equals_sign() {
+        let owned = |key: &str, limits: &[&str]| {
+            (key.to_owned(), limits.iter().map(|limit| (*limit).to_owned()).collect::<Vec<_>>())
+        };
+        let expected = vec![owned("a", &["5/s", "2 at once"]), owned("b=c", &["1/min"])];
+        assert_eq!(parsed(&["a=5/s", "b=c=1/min", " ", "a=2 at once"]), Ok(expected));
+    }
+
+    #[test]
+    fn a_limit_without_a_key_is_refused() {
+        let problem = parsed(&["500/min"]).unwrap_err().to_string();
+        assert_eq!(problem, "limit must read KEY=TEXT, as \"openai=500/min\", not \"500/min\"");
+        assert!(parsed(&["a=5"]).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+"""A server from the shell: `zmqlocker serve`."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import Serving, zmqlocker
+from conftest import PATIENCE
+from zmqlocker import LockerClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Serving]]:
+    started: list[Serving] = []
+
+    def start(*arguments: str, url: str | None = "tcp://127.0.0.1:*", **variables: str) -> Serving:
+        started.append(Serving(*arguments, url=url, **variables))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+def remaining(url: str, key: str) -> int:
+    with LockerClient(url, timeout=PATIENCE) as client:
+        return client.peek(key).remaining
+
+
+def test_one_line_at_the_start_says_where_for_whom_with_what_memory_and_limits(
+    serving: Callable[..., Serving], tmp_path: Path
+) -> None:
+    start = serving("--limit=openai=500/min", "--limit=openai=20 at once", "--patience=0.2").start
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO  serving openai 500/min, 20 at once "
+        r"at tcp://127\.0\.0\.1:\d+, patience 0\.2 s, this host only, no data folder",
+        start,
+    )
+    start = serving(f"--data-dir={tmp_path}", "--bind-anyway", url="tcp://0.0.0.0:*").start
+    assert start.endswith(f", patience 0 s, not encrypted, data in {tmp_path}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_the_server_and_the_status_is_0(
+    serving: Callable[..., Serving], number: signal.Signals
+) -> None:
+    server = serving()
+    status, rest = server.finish(number)
+    assert status == 0
+    assert rest.endswith(f"stopped serving at {server.url}: 0 go, 0 sorry, 0 bad messages\n")
+
+
+def test_a_hangup_reads_the_limits_of_the_file_anew_and_keeps_what_was_used(
+    serving: Callable[..., Serving], tmp_path: Path
+) -> None:
+    file = tmp_path / "zmqlocker.toml"
+    file.write_text('[limits]\na = "5/h"\n')
+    server = serving(f"--config={file}")
+    with LockerClient(server.url, timeout=PATIENCE) as client:
+        assert client.try_acquire("a", 2)
+        file.write_text('[limits]\na = "9/h"\n')
+        server.send(signal.SIGHUP)
+        assert "a 9/h from now on" in server.line_with("serving ")
+        assert client.peek("a").remaining == 7
+        file.write_text('[limits]\na = "much"\n')
+        server.send(signal.SIGHUP)
+        assert f"{file}:2:5" in server.line_with("keeps its limits")
+        assert client.peek("a").remaining == 7
+    assert server.finish()[0] == 0
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(
+    serving: Callable[..., Serving], tmp_path: Path
+) -> None:
+    file = tmp_path / "zmqlocker.toml"
+    file.write_text('patience = 0.3\n[limits]\na = "3/h"\nb = "3/h"\nc = "3/h"\n')
+    server = serving(
+        "--limit=a=1/h",
+        f"--config={file}",
+        ZMQLOCKER_LIMITS="a=2/h;b=2/h",
+        ZMQLOCKER_PATIENCE="0.2",
+    )
+    assert "patience 0.2 s" in server.start
+    assert [remaining(server.url, key) for key in "abc"] == [1, 3, 3]
+    server = serving(
+        ZMQLOCKER_LIMITS="a=2/h;b=2/h;b=5 at once",
+        ZMQLOCKER_CONFIG=str(file),
+        ZMQLOCKER_URL="tcp://127.0.0.1:*",
+        ZMQLOCKER_DATA_DIR=str(tmp_path / "data"),
+        url=None,
+    )
+    assert "patience 0.3 s" in server.start
+    assert f"data in {tmp_path}/data" in server.start
+    assert [remaining(server.url, key) for key in "ac"] == [2, 3]
+
+
+def test_a_server_for_other_hosts_has_to_be_wanted(
+    serving: Callable[..., Serving], tmp_path: Path
+) -> None:
+    refused = (
+        "zmqlocker: url tcp://*:0 is open to other hosts, without encryption and authentication: "
+        "serve tcp://127.0.0.1:PORT or an ipc:// path, or say --bind-anyway\n"
+    )
+    assert zmqlocker("serve", "--url=tcp://*:0") == (2, "", refused)
+    assert zmqlocker("serve", ZMQLOCKER_URL="tcp://*:0") == (2, "", refused)
+    file = tmp_path / "zmqlocker.toml"
+    file.write_text('url = "tcp://*:0"\n')
+    assert zmqlocker("serve", f"--config={file}") == (2, "", refused)
+    server = serving("--bind-anyway", url="tcp://*:*")
+    assert "WARN " in server.line_with("is open to other hosts, without encryption")
+    assert server.finish()[0] == 0
+
+
+def test_what_is_wrong_is_told_in_a_line_and_the_status_is_2(
+    serving: Callable[..., Serving], tmp_path: Path
+) -> None:
+    server = serving(f"--data-dir={tmp_path / 'data'}")
+    for argument, problem in [
+        ("--limit=500/min", 'limit must read KEY=TEXT, as "openai=500/min", not "500/min"'),
+        ("--limit=a=much", 'limit must read like "500/min"'),
+        ("--patience=-1", "patience must be from 0"),
+        ("--config=/nowhere.toml", "config /nowhere.toml cannot be read"),
+        (f"--url={server.url}", "is in use"),
+        (f"--data-dir={tmp_path / 'data'}", "data_dir"),
+    ]:
+        status, output, error = zmqlocker("serve", argument, ZMQLOCKER_URL="tcp://127.0.0.1:*")
+        assert (status, output) == (2, ""), argument
+        assert re.fullmatch(rf"zmqlocker: .*{re.escape(problem)}.*\n", error), error
