@@ -10,6 +10,7 @@ mod hold;
 mod lend;
 mod lock;
 mod queue;
+mod reclaim;
 mod record;
 mod renewal;
 mod settle;
