@@ -111,6 +111,42 @@ fn a_run_that_knows_all_grants_at_once() {
 }
 
 #[test]
+fn what_others_have_had_in_this_run_is_not_reclaimed_under_an_older_token() {
+    let four = [("m", M, M), ("w", WRITE, READ), ("r", READ, WRITE)];
+    for (key, newer, older) in four.into_iter().chain([("s", permits(3, 2), permits(3, 2))]) {
+        let (mut desk, [one, two]) = run(true);
+        let grant = desk.take(one, 0, &[(key, newer)]).unwrap();
+        desk.release(one, grant);
+        // Others are in use meanwhile, and what is idle is forgotten for them.
+        for number in 0..50 {
+            let other = desk.take(one, 0, &[(&*format!("other {number}"), M)]).unwrap();
+            desk.release(one, other);
+        }
+        let reply = reclaim(&mut desk, two, 5, &[("free", M), (key, older)]);
+        assert_eq!(code(&reply), Some(Code::NotHeld), "{key}");
+        assert_eq!(reclaim(&mut desk, two, 5, &[("free", M)]), Reply::Done, "all or nothing");
+    }
+}
+
+#[test]
+fn what_others_have_had_beside_it_may_still_be_reclaimed() {
+    for (key, newer, older) in [("r", READ, READ), ("s", permits(3, 1), permits(3, 2))] {
+        let (mut desk, [one, two]) = run(true);
+        let grant = desk.take(one, 0, &[(key, newer)]).unwrap();
+        desk.release(one, grant);
+        assert_eq!(reclaim(&mut desk, two, 5, &[(key, older)]), Reply::Done, "{key}");
+    }
+}
+
+#[test]
+fn a_lock_that_was_broken_in_this_run_is_not_reclaimed_by_its_former_holder() {
+    let (mut desk, [holder, operator]) = run(false);
+    assert_eq!(reclaim(&mut desk, holder, 7, &[("k", M)]), Reply::Done);
+    desk.ask(operator, &Request::Break { key: crate::key("k"), grant: None });
+    assert_eq!(code(&reclaim(&mut desk, holder, 7, &[("k", M)])), Some(Code::NotHeld));
+}
+
+#[test]
 fn a_reclaim_that_is_repeated_after_its_lease_was_taken_is_refused() {
     let (mut desk, [holder, operator]) = run(false);
     let wanted = wanted(&[("k", M)], term(SECOND), 0);

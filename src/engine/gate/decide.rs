@@ -207,7 +207,10 @@ impl<A> Gate<A> {
         for (key, permits) in grant.taken.parts() {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
-                GrantKind::Lease(_) => state.holders.add(id, permits),
+                GrantKind::Lease(_) => {
+                    state.holders.add(id, permits);
+                    self.remember_held(now, key);
+                }
                 GrantKind::Block(_) => state.rest_mut().blocks += 1,
                 GrantKind::Reservation => state.rest_mut().reserved += 1,
             }

@@ -15,7 +15,7 @@ mod record;
 mod renewal;
 mod settle;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub(super) struct Gate<A> {
     grace_until: Timestamp,
     /// Before that locks that an earlier run has granted may be reclaimed.
     reclaim_until: Timestamp,
+    /// The most permits of each lock that were held at a time in this run, until then.
+    held_most: BTreeMap<KeyId, u64>,
     /// What locks and rw locks have in common.
     lock_limits: [Arc<Limits>; 2],
     said: VecDeque<Said<A>>,
@@ -134,6 +136,7 @@ impl<A> Gate<A> {
             actors: Actors::default(),
             grace_until: Timestamp::ZERO,
             reclaim_until: Timestamp::ZERO,
+            held_most: BTreeMap::new(),
             lock_limits: [Shape::Lock, Shape::RwLock].map(|shape| Arc::new(Limits::of_lock(shape))),
             said: VecDeque::new(),
         }

@@ -6,7 +6,7 @@ use crate::engine::grant::{Grant, GrantKind, Lease};
 use crate::engine::lock::LockRequest;
 use crate::engine::request::{GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
-use crate::engine::table::KeyId;
+use crate::engine::table::{KeyId, Space};
 use crate::engine::waiters::Parts;
 use crate::time::Timestamp;
 
@@ -15,10 +15,27 @@ impl<A> Gate<A> {
     /// nothing else is granted unless that one has said all that it had granted.
     pub(in crate::engine) fn begin_locks(&mut self, now: Timestamp, all_is_known: bool) {
         self.reclaim_until = now + margin(hold::RECORDED_FROM);
+        self.table.keep_locks_until(self.reclaim_until);
+        self.held_most.clear();
         if !all_is_known {
             self.grace_until = self.reclaim_until;
         }
     }
+
+    /// Permits of a key are held from now on. What was granted while they were all it had is
+    /// overtaken: as long as it may be reclaimed, that is remembered.
+    pub(super) fn remember_held(&mut self, now: Timestamp, key: KeyId) {
+        if now >= self.reclaim_until {
+            // No key is kept for this any more.
+            return self.held_most.clear();
+        }
+        let Some(state) = self.table.get(key).filter(|state| state.space() == Space::Locks) else {
+            return;
+        };
+        let most = self.held_most.entry(key).or_default();
+        *most = state.holders.held().max(*most);
+    }
+
     /// A holder that knew an earlier run goes on to hold what that one has granted.
     pub(super) fn reclaim(
         &mut self,
@@ -50,13 +67,14 @@ impl<A> Gate<A> {
             return Err(no_room_for_grants());
         }
         let parts = self.lock_parts(now, &wanted.locks)?;
-        let is_free = |(key, permits): &(KeyId, u64)| {
+        let was_free = |(key, permits): &(KeyId, u64)| {
             let Some(state) = self.table.get(*key) else { return false };
-            let held = state.holders.held();
+            let held = self.held_most.get(key).copied().unwrap_or_default();
             let at_once = state.limits.shape().map_or(0, |shape| shape.at_once().get());
             held.saturating_add(*permits) <= at_once
         };
-        if !parts.iter().all(is_free) {
+        // Where it was not, others have had since what it is of, under a higher token.
+        if !parts.iter().all(was_free) {
             return Err(gone());
         }
         let lease = Lease::new(now, wanted.term, wanted.actor);

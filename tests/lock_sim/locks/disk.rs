@@ -26,6 +26,8 @@ impl Entry {
 
 #[derive(Debug, Default)]
 pub struct Disk {
+    /// Whether the server has none: nothing is written.
+    pub is_none: bool,
     /// Grants of all runs so far have numbers up to this.
     pub numbers_up_to: u64,
     /// Whether the last run has said all that it had granted; none if there was no run.

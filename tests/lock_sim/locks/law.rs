@@ -83,6 +83,10 @@ pub struct Laws {
     last: BTreeMap<&'static str, GrantId>,
     /// Leases that were taken from their holders, who may not know it yet.
     broken: BTreeSet<GrantId>,
+    /// What the present run of the server has granted, and let be reclaimed.
+    of_run: BTreeMap<GrantId, Parts>,
+    /// Whether that is all that a run knows: what an earlier one has granted, others may have.
+    pub forgets: bool,
 }
 
 impl Laws {
@@ -97,9 +101,28 @@ impl Laws {
         self.violation.clone().map_or(Ok(()), Err)
     }
 
+    pub fn begin_run(&mut self) {
+        self.of_run.clear();
+    }
+
+    /// Somebody goes on to hold locks that an earlier run has granted.
+    pub fn reclaim(&mut self, now: u64, token: GrantId, parts: &Parts) {
+        self.tally.reclaims += 1;
+        let newer = self.of_run.range(token..).skip_while(|(other, _)| **other == token);
+        let overtaken = newer
+            .flat_map(|(other, theirs)| theirs.iter().map(move |part| (other, part)))
+            .find(|(_, theirs)| parts.iter().any(|mine| excludes(mine, theirs)))
+            .map(|(other, (key, _))| (*other, *key));
+        self.hold(Law::Rise, overtaken.is_none(), || {
+            format!("{token:?} is held again at {now}, after {overtaken:?}")
+        });
+        self.of_run.insert(token, parts.clone());
+    }
+
     /// Somebody is granted locks under a token.
     pub fn grant(&mut self, now: u64, token: GrantId, parts: &Parts) {
         self.tally.grants += 1;
+        self.of_run.insert(token, parts.clone());
         for (key, _) in parts {
             let before = self.last.insert(key, token);
             let rises = before.is_none_or(|before| before < token);
@@ -122,7 +145,10 @@ impl Laws {
         holders: impl Iterator<Item = (usize, GrantId, &'a Parts)>,
     ) {
         let mut by_key: BTreeMap<&str, Vec<(usize, GrantId, Mode)>> = BTreeMap::new();
-        for (client, token, parts) in holders.filter(|(_, token, _)| !self.broken.contains(token)) {
+        let counts = |token: &GrantId| {
+            !self.broken.contains(token) && (!self.forgets || self.of_run.contains_key(token))
+        };
+        for (client, token, parts) in holders.filter(|(_, token, _)| counts(token)) {
             for (key, mode) in parts {
                 by_key.entry(key).or_default().push((client, token, *mode));
             }
@@ -137,4 +163,14 @@ impl Laws {
             self.hold(Law::Alone, can_be, || format!("{holders:?} hold {key} at {now}"));
         }
     }
+}
+
+/// Whether nobody can have the one while another one has the other.
+fn excludes((key, mine): &(&str, Mode), (other, theirs): &(&str, Mode)) -> bool {
+    key == other
+        && match *key {
+            BOOK => [mine, theirs].contains(&&Mode::Write),
+            POOL => mine.permits() + theirs.permits() > POOL_SIZE,
+            _ => true,
+        }
 }

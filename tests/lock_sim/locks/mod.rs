@@ -42,13 +42,14 @@ pub enum Mistake {
     ReleaseWithoutToken,
     /// The numbers of grants are not on the disk when they are granted.
     EpochUnwritten,
+    /// A lease is reclaimed though others had since what it is of.
+    ForgetsWhatWasHeld,
     /// Answers leave before what they rest on is on the disk.
     AnswerBeforeRecord,
 }
 
 /// Lets things go wrong, and then all come to rest.
-fn simulate(seed: u64, mistake: Option<Mistake>) -> Result<Tally, Violation> {
-    let mut world = World::new(seed, mistake);
+fn simulate(mut world: World) -> Result<Tally, Violation> {
     world.run(world.calm_from + 30 * SECOND)?;
     world.check_rest()?;
     world.run(world.now + 65 * SECOND)?;
@@ -56,12 +57,12 @@ fn simulate(seed: u64, mistake: Option<Mistake>) -> Result<Tally, Violation> {
     Ok(world.laws.tally)
 }
 
-#[test]
-fn locks_keep_their_promises_whatever_fails() {
+/// Tries all seeds, and tells of those that fail. What has happened in all of them together.
+fn try_all(world: fn(u64, Option<Mistake>) -> World) -> Tally {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
     for seed in seeds(SEEDS) {
-        match panic::catch_unwind(|| simulate(seed, None)) {
+        match panic::catch_unwind(|| simulate(world(seed, None))) {
             Ok(Ok(more)) => tally += more,
             Ok(Err(violation)) => failures.push((seed, violation.to_string())),
             Err(_) => failures.push((seed, "it panics, see above".to_owned())),
@@ -72,21 +73,37 @@ fn locks_keep_their_promises_whatever_fails() {
     }
     assert!(failures.is_empty(), "{} seeds fail", failures.len());
     println!("{tally:?}");
+    tally
+}
+
+#[test]
+fn locks_keep_their_promises_whatever_fails() {
+    let tally = try_all(World::new);
     assert!(tally.is_full() || seeds(SEEDS) != (1..SEEDS + 1), "too little happens: {tally:?}");
+}
+
+#[test]
+fn a_run_that_knows_of_no_other_gives_nobody_a_lock_back_that_others_have_had_since() {
+    let tally = try_all(World::without_disk);
+    assert!(tally.reclaims > 0, "nothing is reclaimed: {tally:?}");
 }
 
 #[test]
 fn what_failed_once_does_not_fail_again() {
     for (seed, story) in PINNED {
-        let outcome = simulate(seed, None);
+        let outcome = simulate(World::new(seed, None));
         assert!(outcome.is_ok(), "seed {seed} fails again, when {story}: {outcome:?}");
     }
 }
 
 /// The mistake breaks this promise, and no other one first.
 fn breaks(mistake: Mistake, law: Law) {
+    breaks_in(World::new, mistake, law);
+}
+
+fn breaks_in(world: fn(u64, Option<Mistake>) -> World, mistake: Mistake, law: Law) {
     let found = (1..=SEEDS).find_map(|seed| {
-        let violation = simulate(seed, Some(mistake)).err()?;
+        let violation = simulate(world(seed, Some(mistake))).err()?;
         println!("{mistake:?} is found by seed {seed}: {violation}");
         Some(violation)
     });
@@ -116,6 +133,11 @@ fn a_release_without_token_is_found() {
 #[test]
 fn numbers_that_are_not_written_before_they_are_granted_are_found() {
     breaks(Mistake::EpochUnwritten, Law::Rise);
+}
+
+#[test]
+fn a_lease_that_is_reclaimed_when_others_had_the_lock_since_is_found() {
+    breaks_in(World::without_disk, Mistake::ForgetsWhatWasHeld, Law::Rise);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct Server {
     /// What each request wants, and the leases it was granted.
     wanted: BTreeMap<(SessionId, RequestId), Parts>,
     granted: BTreeSet<GrantId>,
-    reclaims: BTreeSet<(SessionId, RequestId)>,
+    reclaims: BTreeMap<(SessionId, RequestId), GrantId>,
     /// The last lease of each lock.
     current: BTreeMap<&'static str, (SessionId, GrantId)>,
     parts: BTreeMap<GrantId, Parts>,
@@ -54,13 +54,21 @@ impl Server {
         let rules = Rules::new([], None).unwrap();
         let patience = Duration::from_millis(200);
         let mut machine = Machine::new(now, rules, patience, Bounds::default());
-        machine.number_grants_above(GrantId(disk.numbers_up_to));
-        let up_to = machine.make_durable();
-        if mistake != Some(Mistake::EpochUnwritten) {
-            disk.numbers_up_to = up_to.0;
+        if disk.is_none {
+            // What the time of day gives.
+            disk.numbers_up_to = run << 32;
         }
-        let all_is_known = disk.handed_over.replace(false) != Some(false);
+        machine.number_grants_above(GrantId(disk.numbers_up_to));
+        let mut all_is_known = true;
+        if !disk.is_none {
+            let up_to = machine.make_durable();
+            if mistake != Some(Mistake::EpochUnwritten) {
+                disk.numbers_up_to = up_to.0;
+            }
+            all_is_known = disk.handed_over.replace(false) != Some(false);
+        }
         machine.begin_locks(now, all_is_known || mistake == Some(Mistake::NoGrace));
+        laws.begin_run();
         let mut server = Self {
             machine,
             run,
@@ -73,7 +81,7 @@ impl Server {
             latest: BTreeMap::new(),
             wanted: BTreeMap::new(),
             granted: BTreeSet::new(),
-            reclaims: BTreeSet::new(),
+            reclaims: BTreeMap::new(),
             current: BTreeMap::new(),
             parts: BTreeMap::new(),
             next_release: 1 << 40,
@@ -194,7 +202,10 @@ impl Server {
             }
             Request::Reclaim { grant, wanted } => {
                 self.parts.insert(*grant, Plan::parts_of(wanted));
-                self.reclaims.insert((session, id));
+                self.reclaims.insert((session, id), *grant);
+                if self.mistake == Some(Mistake::ForgetsWhatWasHeld) {
+                    self.machine.begin_locks(now, true);
+                }
             }
             Request::Release { grant } if self.mistake == Some(Mistake::ReleaseWithoutToken) => {
                 self.release_whatever_is_current(now, *grant, laws);
@@ -267,7 +278,11 @@ impl Server {
                 }
                 self.parts.insert(token, parts);
             }
-            Reply::Done if self.reclaims.remove(&asked) => laws.tally.reclaims += 1,
+            Reply::Done => {
+                if let Some(token) = self.reclaims.remove(&asked) {
+                    laws.reclaim(now.as_nanos(), token, &self.parts[&token]);
+                }
+            }
             Reply::Refuse(problem) if problem.code == Code::Deadlock => laws.tally.deadlocks += 1,
             _ => {}
         }
@@ -278,6 +293,9 @@ impl Server {
         self.work(now, laws);
         self.handle(now, Input::Close, laws);
         self.outbox.extend(self.desk.letters());
+        if disk.is_none {
+            return std::mem::take(&mut self.outbox);
+        }
         let mut next = Some(0);
         while let Some(place) = next {
             next = self.machine.settle(now, place);

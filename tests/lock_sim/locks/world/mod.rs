@@ -119,6 +119,14 @@ impl World {
         world
     }
 
+    /// One whose server writes nothing down.
+    pub fn without_disk(seed: u64, mistake: Option<Mistake>) -> Self {
+        let mut world = Self::new(seed, mistake);
+        world.disk.is_none = true;
+        world.laws.forgets = true;
+        world
+    }
+
     /// Lets time pass, up to the first violation.
     pub fn run(&mut self, until: u64) -> Result<(), Violation> {
         while let Some(entry) = self.events.first_entry()
