@@ -148,6 +148,12 @@ impl Asking {
         self.pending.get(&request).is_some_and(|pending| pending.asked.contains(link))
     }
 
+    /// Whether a server owes an answer for longer than is expected.
+    #[must_use]
+    pub const fn is_silent(&self, link: LinkId) -> bool {
+        self.silent.contains(link)
+    }
+
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         match input {

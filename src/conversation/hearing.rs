@@ -14,8 +14,7 @@ impl Conversation {
         self.available = true;
         if message.len() != 1 {
             if let Some((id, body)) = seed_answer(message)
-                && self.asking.answered(link, id)
-                && self.end(id, Some(link)).is_some()
+                && self.end_answered(now, link, id).is_some()
             {
                 self.finish(id, Outcome::Seed(link, body.to_vec()));
             }
@@ -60,8 +59,7 @@ impl Conversation {
             let (first, place) = (*first, id.0 - first.0);
             let place = usize::try_from(place).unwrap_or(usize::MAX);
             if let Some(replies) = together.take(place, reply)
-                && self.asking.answered(link, first)
-                && self.end(first, Some(link)).is_some()
+                && self.end_answered(now, link, first).is_some()
             {
                 self.finish(first, Outcome::Replies(link, replies));
             }
@@ -88,10 +86,7 @@ impl Conversation {
             Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
             _ => {}
         }
-        if !self.asking.answered(link, id) {
-            return;
-        }
-        let Some(question) = self.end(id, Some(link)) else { return };
+        let Some(question) = self.end_answered(now, link, id) else { return };
         let sent_at = question.sent_at(link).unwrap_or_default();
         if let Some(grant) = question.reclaims {
             if !self.talks[link.0].reclaimed(now, grant, sent_at, &reply) {
@@ -122,7 +117,7 @@ impl Conversation {
             (question.item.is_some() && self.asking.is_asked(link, *id)).then_some(*id)
         };
         for id in self.questions.iter().filter_map(asked).collect::<Vec<_>>() {
-            if self.asking.answered(link, id) && self.end(id, Some(link)).is_some() {
+            if self.end_answered(now, link, id).is_some() {
                 let reply = Reply::Refuse(problem.clone());
                 self.finish(id, Outcome::Reply(link, reply));
             }

@@ -116,6 +116,10 @@ impl Leases {
         self.renewed.first_key_value().map(|(ttl, _)| *ttl)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

@@ -9,6 +9,7 @@ mod closing;
 mod hearing;
 mod leases;
 mod question;
+mod stats;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
 use crate::conversation::question::{Question, Together};
+pub use crate::conversation::stats::ClientStats;
 use crate::conversation::talk::Talk;
 use crate::engine::{
     ClientInfo, GrantId, Hold, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
@@ -108,6 +110,8 @@ pub struct Conversation {
     available: bool,
     /// Whether a lease was lost since that was last asked.
     lost: bool,
+    /// What was done so far, as far as that is counted and not seen.
+    counts: ClientStats,
     outputs: VecDeque<Output>,
 }
 
@@ -127,6 +131,7 @@ impl Conversation {
             last_beat: 0,
             available: true,
             lost: false,
+            counts: ClientStats::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -210,7 +215,9 @@ impl Conversation {
         (id, asked)
     }
 
-    fn begin(&mut self, now: Timestamp, id: RequestId, question: Question) {
+    fn begin(&mut self, now: Timestamp, id: RequestId, mut question: Question) {
+        question.asked_at = now;
+        self.counts.requests += question.count();
         self.deadlines.extend(question.deadline.map(|deadline| (deadline, id)));
         self.errands += usize::from(question.is_errand);
         self.questions.insert(id, question);
@@ -370,6 +377,7 @@ impl Conversation {
     fn send(&mut self, now: Timestamp, link: LinkId, request: RequestId) {
         let floor = self.floor();
         let Some(question) = self.questions.get_mut(&request) else { return };
+        self.counts.retries += if question.sent.is_empty() { 0 } else { question.count() };
         question.sent_to(link, self.talks[link.0].connection, now);
         let Some(item) = &question.item else {
             let number = request.0.to_be_bytes();
@@ -380,8 +388,7 @@ impl Conversation {
         self.talks[link.0].hello(self.session, &self.me);
         let talk = &mut self.talks[link.0];
         talk.write(|body| body.extend_from_slice(item));
-        let count = question.together.as_ref().map_or(1, |together| together.count);
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let count = usize::try_from(question.count()).unwrap_or(usize::MAX);
         talk.items += count - 1;
         talk.requests_since_beat += u32::try_from(count).unwrap_or(u32::MAX);
         if talk.requests_since_beat >= FLOOR_INTERVAL {
@@ -433,6 +440,7 @@ impl Conversation {
             let id = *id;
             let Some(question) = self.end(id, None) else { return };
             self.asking.forget(id);
+            self.counts.timeouts += question.count();
             let outcome =
                 if question.queued_on.is_some() { Outcome::Late } else { Outcome::Silence };
             if outcome == Outcome::Silence {
@@ -451,7 +459,7 @@ impl Conversation {
     fn end(&mut self, id: RequestId, answered_by: Option<LinkId>) -> Option<Question> {
         let question = self.questions.remove(&id)?;
         self.errands -= usize::from(question.is_errand);
-        let count = question.together.as_ref().map_or(1, |together| together.count);
+        let count = question.count();
         for sent in question.sent.iter().filter(|sent| Some(sent.to) != answered_by) {
             for id in id.0..id.0 + if question.item.is_some() { count } else { 0 } {
                 self.cancel(sent.to, RequestId(id));

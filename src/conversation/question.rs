@@ -26,6 +26,7 @@ pub(super) struct Question {
     pub(super) is_errand: bool,
     /// How long the server is asked to let it wait.
     pub(super) wait: Option<Duration>,
+    pub(super) asked_at: Timestamp,
     pub(super) deadline: Option<Timestamp>,
     /// Whom it was sent to, and when: each of them may have acted on it.
     pub(super) sent: SmallVec<[Sent; 1]>,
@@ -78,11 +79,17 @@ impl Question {
             reclaims: None,
             is_errand: false,
             wait: None,
+            asked_at: Timestamp::ZERO,
             deadline: None,
             sent: SmallVec::new(),
             queued_on: None,
             together: None,
         }
+    }
+
+    /// How many requests it is.
+    pub(super) fn count(&self) -> u64 {
+        self.together.as_ref().map_or(1, |together| together.count)
     }
 
     pub(super) fn sent_to(&mut self, link: LinkId, connection: u64, now: Timestamp) {

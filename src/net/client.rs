@@ -3,13 +3,13 @@
 use std::os::fd::RawFd;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::asking::{LinkId, RequestId};
 use crate::config::{ClientConfig, Url};
-use crate::conversation::{Outcome, TELL_TIMEOUT};
+use crate::conversation::{ClientStats, Outcome, TELL_TIMEOUT};
 use crate::engine::{Code, GrantId, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::{Fallback, Policy};
@@ -28,6 +28,7 @@ pub struct Client {
     closed: AtomicBool,
     connections: PerProcess<Result<Connections, Error>>,
     fallback: Mutex<Fallback>,
+    by_policy: AtomicU64,
 }
 
 /// A lease or a reservation: which server granted it, under which number.
@@ -85,6 +86,7 @@ impl Client {
             closed: AtomicBool::new(false),
             connections: PerProcess::new(),
             fallback: Mutex::default(),
+            by_policy: AtomicU64::new(0),
         };
         client.connections()?;
         Ok(client)
@@ -185,6 +187,7 @@ impl Client {
     /// The answer of a policy.
     #[must_use]
     pub fn fall_back(&self, request: &Request<'_>, policy: &Policy) -> Heard {
+        self.by_policy.fetch_add(1, Ordering::Relaxed);
         let mut fallback = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
         let decision = fallback.decide(BootClock.now(), request, policy);
         Heard { link: None, reply: Reply::Decision(decision) }
@@ -302,6 +305,18 @@ impl Client {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.connections().ok()?.poll_timeout()
+    }
+
+    /// What this client has done so far, in this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the client is closed.
+    pub fn stats(&self) -> Result<ClientStats, Error> {
+        let by_policy = self.by_policy.load(Ordering::Relaxed);
+        // What has come is to be seen, even if nobody waits for it.
+        self.look()?;
+        Ok(ClientStats { by_policy, ..self.connections()?.stats() })
     }
 
     /// For how long a lease is safe; `None` if it is lost.

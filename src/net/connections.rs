@@ -16,7 +16,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::asking::{LinkId, RequestId};
 use crate::config::ClientConfig;
-use crate::conversation::{Conversation, Outcome};
+use crate::conversation::{ClientStats, Conversation, Outcome};
 use crate::engine::{ClientInfo, GrantId, Request};
 use crate::error::Error;
 use crate::net::clock::BootClock;
@@ -180,6 +180,11 @@ impl Connections {
     /// Whether a server was heard since a request was last given up.
     pub(super) fn is_available(&self) -> bool {
         self.lock().conversation.is_available()
+    }
+
+    /// What was done so far.
+    pub(super) fn stats(&self) -> ClientStats {
+        self.lock().conversation.stats()
     }
 
     /// For how long a lease is safe; `None` if it is lost.
