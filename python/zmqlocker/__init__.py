@@ -21,6 +21,7 @@ from zmqlocker._exceptions import (
 from zmqlocker._fence import Fence
 from zmqlocker._lease import LockHolder, LockInfo, LockWaiter, RwLock
 from zmqlocker._lock import Lease, Lock
+from zmqlocker._status import ClientInfo, KeyInfo, ServerStatus
 from zmqlocker._zmqlocker import (
     Block,
     Decision,
@@ -35,11 +36,13 @@ from zmqlocker._zmqlocker import (
 __all__ = [
     "Block",
     "BoundExceeded",
+    "ClientInfo",
     "ConfigError",
     "CostTooLarge",
     "DeadlockError",
     "Decision",
     "Fence",
+    "KeyInfo",
     "KindMismatch",
     "Lease",
     "Limit",
@@ -58,6 +61,7 @@ __all__ = [
     "ProtocolError",
     "Reservation",
     "RwLock",
+    "ServerStatus",
     "ServerUnavailable",
     "__version__",
     "has_curve",

@@ -11,6 +11,7 @@ from zmqlocker._decorators import during
 from zmqlocker._held import _Lease, _Reservation
 from zmqlocker._lease import LockInfo, Locking, lock_infos
 from zmqlocker._lock import Lease, Lock
+from zmqlocker._status import MOST, ClientInfo, KeyInfo, ServerStatus, client_infos, key_infos
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,9 +91,34 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
         rows: list[Any] = []
         start: int | None = 0
         while start is not None:
-            some, start = self._locks(start, **_given(timeout))
+            some, start = self._look("locks", start, **_given(timeout))
             rows += some
         return lock_infos(rows)
+
+    def server_status(self, *, timeout: _Timeout = ...) -> ServerStatus:
+        """Tell what the server is doing, and has done since it started."""
+        return ServerStatus(**self._look("status", 0, **_given(timeout)))
+
+    def busy_keys(self, most: int = MOST, *, timeout: _Timeout = ...) -> list[KeyInfo]:
+        """Tell which keys of the server are the busiest, `most` of them, the busiest first.
+
+        A server counts for 512 keys at a time.
+        """
+        rows: list[Any] = []
+        start: int | None = 0
+        while start is not None and len(rows) < most:
+            some, start = self._look("keys", start, **_given(timeout))
+            rows += some
+        return key_infos(rows, most)
+
+    def clients(self, most: int = MOST, *, timeout: _Timeout = ...) -> list[ClientInfo]:
+        """Tell which clients the server knows, `most` of them at most."""
+        rows: list[Any] = []
+        start: int | None = 0
+        while start is not None and len(rows) < most:
+            some, start = self._look("clients", start, **_given(timeout))
+            rows += some
+        return client_infos(rows, most)
 
     def locked(
         self,

@@ -109,7 +109,7 @@ class EventLoopClient:
         timeout: object,
         left: SupportsFloat | SupportsIndex | None = None,
     ) -> int: ...
-    def locks(self, /, future: Any, start: SupportsIndex, timeout: object) -> int: ...
+    def look(self, /, future: Any, what: str, start: SupportsIndex, timeout: object) -> int: ...
     def next(self, /, future: Any, key: Any | None, timeout: object) -> int: ...
     def peek(
         self, /, future: Any, key: str, cost: SupportsIndex | None, timeout: object
@@ -239,20 +239,13 @@ class LockerClient:
         wait: bool,
         timeout: SupportsFloat | SupportsIndex | None = ...,
     ) -> Held | None: ...
-    def _locks(
-        self, /, start: SupportsIndex, timeout: SupportsFloat | SupportsIndex | None = ...
-    ) -> tuple[
-        list[
-            tuple[
-                tuple[str, str, int],
-                tuple[str, int],
-                int | None,
-                tuple[float, float],
-                tuple[str, str, int],
-            ]
-        ],
-        int | None,
-    ]: ...
+    def _look(
+        self,
+        /,
+        what: str,
+        start: SupportsIndex,
+        timeout: SupportsFloat | SupportsIndex | None = ...,
+    ) -> Any: ...
     def acquire(
         self,
         /,
@@ -303,6 +296,7 @@ class LockerClient:
         *,
         timeout: SupportsFloat | SupportsIndex | None = ...,
     ) -> None: ...
+    def stats(self, /) -> dict[str, Any]: ...
     def try_acquire(
         self,
         /,

@@ -21,6 +21,7 @@ from zmqlocker._asyncio_lock import Lease, Lock, Loss
 from zmqlocker._decorators import during_async
 from zmqlocker._exceptions import Forgotten, LockerError, ServerUnavailable
 from zmqlocker._lease import LockInfo, Locking, RwLock, lock_infos
+from zmqlocker._status import MOST, ClientInfo, KeyInfo, ServerStatus, client_infos, key_infos
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -79,9 +80,36 @@ class LockerClient(Locking[Lock]):
         rows: list[Any] = []
         start: int | None = 0
         while start is not None:
-            some, start = await self._ask(self._core.locks, start, timeout)
+            some, start = await self._ask(self._core.look, "locks", start, timeout)
             rows += some
         return lock_infos(rows)
+
+    async def server_status(self, *, timeout: _Timeout = ...) -> ServerStatus:
+        """Tell what the server is doing, and has done since it started."""
+        fields: dict[str, Any] = await self._ask(self._core.look, "status", 0, timeout)
+        return ServerStatus(**fields)
+
+    async def busy_keys(self, most: int = MOST, *, timeout: _Timeout = ...) -> list[KeyInfo]:
+        """Tell which keys of the server are the busiest, `most` of them, the busiest first."""
+        rows: list[Any] = []
+        start: int | None = 0
+        while start is not None and len(rows) < most:
+            some, start = await self._ask(self._core.look, "keys", start, timeout)
+            rows += some
+        return key_infos(rows, most)
+
+    async def clients(self, most: int = MOST, *, timeout: _Timeout = ...) -> list[ClientInfo]:
+        """Tell which clients the server knows, `most` of them at most."""
+        rows: list[Any] = []
+        start: int | None = 0
+        while start is not None and len(rows) < most:
+            some, start = await self._ask(self._core.look, "clients", start, timeout)
+            rows += some
+        return client_infos(rows, most)
+
+    def stats(self) -> dict[str, Any]:
+        """Tell what this client has done so far in this process, as `zmqlocker.LockerClient`'s."""
+        return self._client.stats()
 
     async def break_lock(
         self, key: str, *, token: int | None = None, timeout: _Timeout = ...

@@ -8,8 +8,7 @@ use clap::Args;
 
 use crate::cli::{ANSWER_TIMEOUT, Failure, Status};
 use crate::config::{ClientConfig, Url};
-use crate::engine::{LockRow, Mode, Reply, Request, Shape};
-use crate::error::Error;
+use crate::engine::{LockRow, Mode, Shape};
 use crate::net::Client;
 
 /// What fits in a line of the table.
@@ -34,28 +33,11 @@ impl Ls {
     pub(super) fn run(self) -> Result<Status, Failure> {
         let urls = vec![Url::parse(&self.url)?];
         let client = Client::new(ClientConfig::new(urls, Some(ANSWER_TIMEOUT))?)?;
-        let locks = by_key(all(&client)?);
+        let locks = by_key(client.locks(&mut || true)?);
         let text = if self.json { document(&locks) } else { table(&locks) };
         write!(io::stdout(), "{text}")?;
         Ok(Status::Done)
     }
-}
-
-/// All rows of all pages.
-fn all(client: &Client) -> Result<Vec<LockRow>, Error> {
-    let mut rows = Vec::new();
-    let mut next = Some(0);
-    while let Some(from) = next {
-        let request = Request::Locks { from };
-        match client.ask(&request, None, client.timeout(), &mut || true)?.reply {
-            Reply::Locks(page) => {
-                rows.extend(page.rows);
-                next = page.next;
-            }
-            other => return Err(Error::unexpected(&other)),
-        }
-    }
-    Ok(rows)
 }
 
 /// The rows of each lock: its holders, and then who waits, in their order.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::answer::Answer;
-use crate::engine::request::{GrantId, Problem, Reply, Request, RequestId};
+use crate::engine::request::{Code, GrantId, Problem, Reply, Request, RequestId};
 use crate::engine::rules::Rules;
 use crate::engine::session::SessionId;
 
@@ -103,10 +103,25 @@ pub struct Tally {
     pub allowed: u64,
     /// Requests that were refused.
     pub refused: u64,
+    /// Requests that cannot be answered.
+    pub problems: u64,
+    /// How many of them because a bound of the server was reached; and clients that were sent away
+    /// for that.
+    pub bounds_hit: u64,
     /// Requests that wait at present.
     pub waiting: usize,
     /// Keys that are in use at present.
     pub keys: usize,
+    /// Leases, reservations and blocks at present.
+    pub leases: usize,
     /// Sessions of clients at present.
     pub sessions: usize,
+}
+
+impl Tally {
+    /// A request cannot be answered.
+    pub(super) fn count(&mut self, problem: &Problem) {
+        self.problems += 1;
+        self.bounds_hit += u64::from(problem.code == Code::BoundExceeded);
+    }
 }

@@ -36,6 +36,13 @@ pub(super) struct Grant {
     pub(super) kind: GrantKind,
 }
 
+impl Grant {
+    /// Whether it is over when its owner is gone. A block counts until it is void.
+    const fn ends_with_session(&self) -> bool {
+        !matches!(self.kind, GrantKind::Block(_))
+    }
+}
+
 /// What a grant is of.
 #[derive(Debug)]
 pub(super) enum Taken {
@@ -159,6 +166,8 @@ const NOWHERE: u32 = u32::MAX;
 struct Ends {
     first: u32,
     last: u32,
+    /// How many of them end with the session.
+    count: u32,
 }
 
 impl Grants {
@@ -208,9 +217,10 @@ impl Grants {
     pub(super) fn add(&mut self, id: GrantId, grant: Grant) {
         let session = grant.owner.place();
         if self.of_session.len() <= session {
-            self.of_session.resize(session + 1, Ends { first: NOWHERE, last: NOWHERE });
+            self.of_session.resize(session + 1, Ends { first: NOWHERE, last: NOWHERE, count: 0 });
         }
         let before = self.of_session[session].last;
+        self.of_session[session].count += u32::from(grant.ends_with_session());
         let slot = Slot { id, before, after: NOWHERE, grant: Some(grant) };
         let place = self.free.pop().unwrap_or(NOWHERE);
         let place = if let Some(free) = self.slots.get_mut(place as usize) {
@@ -251,6 +261,7 @@ impl Grants {
         let Slot { before, after, grant, .. } = &mut self.slots[place as usize];
         let (before, after, grant) = (*before, *after, grant.take()?);
         let ends = &mut self.of_session[grant.owner.place()];
+        ends.count -= u32::from(grant.ends_with_session());
         match self.slots.get_mut(before as usize) {
             Some(slot) => slot.after = after,
             None => ends.first = after,
@@ -261,6 +272,15 @@ impl Grants {
         }
         self.free.push(place);
         Some(grant)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// How many leases and reservations a session has.
+    pub(super) fn count_of(&self, session: SessionId) -> u64 {
+        self.of_session.get(session.place()).map_or(0, |ends| ends.count.into())
     }
 
     /// All of them, in the order of their numbers.

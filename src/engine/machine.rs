@@ -60,7 +60,7 @@ const LOST_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub struct Machine<E> {
     pub(super) gate: Gate<Asker<E>>,
-    sessions: Sessions,
+    pub(super) sessions: Sessions,
     outputs: VecDeque<Output<E>>,
     tally: Tally,
     closing: bool,
@@ -100,10 +100,11 @@ impl<E> Machine<E> {
         client: ClientInfo,
     ) -> Result<(SessionId, bool), Problem> {
         let opened = self.sessions.open(now, name, client);
-        let (id, is_new) = opened.ok_or_else(|| Problem {
-            code: Code::BoundExceeded,
-            message: "the server has as many clients as it may (`sessions_max`): try again later"
-                .to_owned(),
+        let (id, is_new) = opened.ok_or_else(|| {
+            self.tally.bounds_hit += 1;
+            let message = "the server has as many clients as it may (`sessions_max`): try again \
+                           later";
+            Problem { code: Code::BoundExceeded, message: message.to_owned() }
         })?;
         if is_new && let Some(session) = self.sessions.get(id) {
             self.gate.timers.set(session.due_at, Timer::Session(id));
@@ -157,6 +158,7 @@ impl<E> Machine<E> {
         Tally {
             waiting: self.gate.waiting(),
             keys: self.gate.keys(),
+            leases: self.gate.grants.len(),
             sessions: self.sessions.len(),
             ..self.tally
         }
@@ -186,7 +188,7 @@ impl<E> Machine<E> {
             wait: Wait::Patience,
             hold: Hold::Spend,
         };
-        self.gate.handle(now, (Asker::Seed(to), None), &request, &self.sessions);
+        self.gate.handle(now, (Asker::Seed(to), None), &request);
     }
 
     fn ask(&mut self, now: Timestamp, id: SessionId, request_id: RequestId, request: &Request) {
@@ -219,17 +221,17 @@ impl<E> Machine<E> {
             }),
             None => {
                 let asker = Asker::Client(id, request_id);
-                let queued = self.gate.handle(now, (asker, Some(id)), request, &self.sessions);
-                if let Some((waiter, ahead)) = queued {
-                    self.begin_wait(id, request_id, Asked::Waiting(waiter));
-                    let reply = Reply::Queued { ahead };
-                    self.outputs.push_back(Output::Reply {
-                        session: id,
-                        request: request_id,
-                        reply,
-                    });
+                // Whoever asks again how things stand is told how they stand then.
+                match self.look(now, request) {
+                    Some(seen) => seen,
+                    None => match self.gate.handle(now, (asker, Some(id)), request) {
+                        None => return,
+                        Some((waiter, ahead)) => {
+                            self.begin_wait(id, request_id, Asked::Waiting(waiter));
+                            Reply::Queued { ahead }
+                        }
+                    },
                 }
-                return;
             }
             Some(Asked::Cancelled) => return,
             Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
@@ -385,10 +387,10 @@ impl<E> Machine<E> {
                         Reply::Refuse(problem) => Err(problem),
                         _ => Ok(Answer::Sorry),
                     };
-                    match answer {
+                    match &answer {
                         Ok(Answer::Go) => self.tally.allowed += 1,
                         Ok(Answer::Sorry) => self.tally.refused += 1,
-                        Err(_) => {}
+                        Err(problem) => self.tally.count(problem),
                     }
                     self.outputs.push_back(Output::Seed { to, answer });
                 }
@@ -426,6 +428,9 @@ impl<E> Machine<E> {
 
     /// Answers a request of a session, for now and for whenever it is asked again.
     fn answer(&mut self, id: SessionId, request: RequestId, mut reply: Reply, charges: Charges) {
+        if let Reply::Refuse(problem) = &reply {
+            self.tally.count(problem);
+        }
         if let Reply::Decision(decision) = &reply {
             let counter =
                 if decision.allowed { &mut self.tally.allowed } else { &mut self.tally.refused };

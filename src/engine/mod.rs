@@ -1,6 +1,7 @@
 //! SANS-IO: who gets a permit, and when. No clock, socket, thread or random number lives here.
 
 mod asked;
+mod busiest;
 mod event;
 mod gate;
 mod grant;
@@ -9,12 +10,14 @@ mod key;
 mod lease_record;
 mod limit;
 mod lock;
+mod look;
 mod machine;
 mod record;
 mod request;
 mod rules;
 mod run;
 mod session;
+mod status;
 mod table;
 mod timers;
 mod waiters;
@@ -32,3 +35,4 @@ pub use rules::{Limits, Rules};
 pub use session::{
     ANSWERS_MAX, ClientInfo, SESSION_SILENCE_MAX, SessionId, SessionName, WAITER_SILENCE_MAX,
 };
+pub use status::{ClientPage, ClientRow, KeyPage, KeyRow, ServerFacts, ServerStatus};

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::engine::key::Key;
 use crate::engine::limit::Rate;
 use crate::engine::lock::{LockPage, LockRequest, Term};
+use crate::engine::status::{ClientPage, KeyPage, ServerStatus};
 use crate::error::Error;
 
 /// How many permits a request takes from one key: 1 to [`Rate::MAX_REQUESTS_MAX`].
@@ -177,6 +178,18 @@ pub enum Request<'a> {
         /// Where the page begins: 0, or where the page before said that there is more.
         from: u64,
     },
+    /// What the server does and has done. Answered with a [`ServerStatus`].
+    Status,
+    /// Which keys are the busiest. Answered with a [`KeyPage`].
+    Keys {
+        /// Where the page begins: 0, or where the page before said that there is more.
+        from: u64,
+    },
+    /// Which clients there are. Answered with a [`ClientPage`].
+    Clients {
+        /// As of keys.
+        from: u64,
+    },
     /// A reservation is settled: so much was spent of each key, in the order of the demand.
     Commit {
         /// The reservation.
@@ -255,6 +268,12 @@ pub enum Reply {
     Block(Block),
     /// The answer to a question about locks.
     Locks(LockPage),
+    /// What the server does and has done.
+    Status(Box<ServerStatus>),
+    /// The busiest keys.
+    Keys(KeyPage),
+    /// Clients of the server.
+    Clients(ClientPage),
     /// It cannot be done.
     Refuse(Problem),
 }
@@ -266,7 +285,7 @@ impl Reply {
         match self {
             Self::Decision(decision) => decision.grant,
             Self::Block(block) => block.grant,
-            Self::Queued { .. } | Self::Done | Self::Locks(_) | Self::Refuse(_) => None,
+            _ => None,
         }
     }
 }

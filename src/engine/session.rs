@@ -58,10 +58,15 @@ pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How many answers are kept for a session that does not say that it has them.
 pub const ANSWERS_MAX: usize = 65_536;
 
+/// How many places of sessions are looked at for one page.
+pub(super) const SESSIONS_A_PAGE: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) name: SessionName,
     pub(super) client: ClientInfo,
+    /// When it was opened.
+    pub(super) since: Timestamp,
     pub(super) heard_at: Timestamp,
     /// When the session is looked at, whether it has been silent for too long.
     pub(super) due_at: Timestamp,
@@ -79,6 +84,7 @@ impl Session {
         Self {
             name,
             client,
+            since: now,
             heard_at: now,
             due_at: now + SESSION_SILENCE_MAX,
             floor: RequestId(0),
@@ -163,5 +169,19 @@ impl Sessions {
 
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// The sessions at [`SESSIONS_A_PAGE`] places from one on, in their order.
+    pub(super) fn some(&self, from: usize) -> impl Iterator<Item = (SessionId, &Session)> {
+        let places = self.slots.iter().enumerate().skip(from).take(SESSIONS_A_PAGE);
+        places.filter_map(|(place, (generation, session))| {
+            let place = u32::try_from(place).ok()?;
+            Some((SessionId { place, generation: *generation }, session.as_ref()?))
+        })
+    }
+
+    /// A number above that of all places.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct KeyState {
     /// What was recorded of the meters.
     pub(super) recorded: Option<Box<Recorded>>,
     pub(super) holders: Holders,
+    /// Where it is counted how busy it is, if it is.
+    pub(super) busy: u16,
     /// What only few keys have at a time.
     pub(super) rest: Option<Box<Rest>>,
 }
@@ -127,6 +129,7 @@ impl KeyState {
             meters,
             recorded: None,
             holders: Holders::None,
+            busy: u16::MAX,
             rest: None,
         }
     }

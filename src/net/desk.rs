@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::engine::{ClientInfo, GrantId, Problem, Reply, RequestId, SessionId};
+use crate::engine::{ClientInfo, ClientRow, GrantId, Problem, Reply, RequestId, SessionId};
 use crate::wire::reply::{encode_heard, encode_lost, encode_problem, encode_reply, encode_welcome};
 use crate::wire::request::Hello;
 use crate::wire::seed::BYTES_MAX;
@@ -34,6 +34,8 @@ pub(super) struct Desk {
 struct Connection {
     session: SessionId,
     routing_id: RoutingId,
+    /// Where it comes from, if that is known.
+    address: Box<str>,
     /// Which of the session's connections it is.
     number: u64,
     body: Vec<u8>,
@@ -95,6 +97,25 @@ impl Desk {
             }
         }
         true
+    }
+
+    /// Notes where the connection of a session comes from.
+    pub(super) fn note_address(&mut self, session: SessionId, address: &str) {
+        let here = self.connections.get_mut(session.place()).and_then(Option::as_mut);
+        if let Some(here) = here.filter(|here| here.session == session) {
+            here.address = address.into();
+        }
+    }
+
+    /// Says of clients where they are, as far as that is known.
+    pub(super) fn fill_in(&self, rows: &mut [ClientRow]) {
+        for row in rows {
+            let Some(session) = row.session else { continue };
+            let here = self.connections.get(session.place()).and_then(Option::as_ref);
+            if let Some(here) = here.filter(|here| here.session == session) {
+                row.address = here.address.clone();
+            }
+        }
     }
 
     /// Forgets the connections whose session is not there any more.
@@ -183,7 +204,8 @@ impl Desk {
 impl Connection {
     fn new(session: SessionId, routing_id: &[u8], number: u64) -> Self {
         let (body, items, answered) = (Vec::new(), 0, Vec::new());
-        Self { session, routing_id: routing_id.into(), number, body, items, answered }
+        let (routing_id, address) = (routing_id.into(), Box::default());
+        Self { session, routing_id, address, number, body, items, answered }
     }
 
     fn finish(&mut self) -> Letter {

@@ -26,6 +26,7 @@ mod settings;
 mod socket;
 mod stream;
 mod stream_socket;
+mod survey;
 
 pub use asking_all::AskingAll;
 pub use client::{Client, Granted, Heard};

@@ -114,6 +114,7 @@ impl Server {
             endpoint: endpoint.clone(),
             number,
             within_process,
+            started_at: now,
             journal,
             machine,
             ledger,

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use mio::{Events, Poll, Token};
 
 use crate::answer::Answer;
-use crate::engine::{Code, Input, Machine, Output, Problem, SessionId};
+use crate::engine::{Code, Input, Machine, Output, Problem, Reply, ServerFacts, SessionId};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
 use crate::net::claim::Claim;
@@ -51,6 +51,7 @@ pub(super) struct Service {
     /// The number of this run of the server.
     pub(super) number: u64,
     pub(super) within_process: bool,
+    pub(super) started_at: Timestamp,
     pub(super) socket: Socket,
     pub(super) poll: Poll,
     pub(super) alarm: Alarm,
@@ -188,8 +189,9 @@ impl Service {
                                 return;
                             }
                             self.desk.welcome(id, self.number, self.machine.patience());
+                            let address = self.socket.peer_address();
+                            self.desk.note_address(id, address.unwrap_or_default());
                             if is_new {
-                                let address = self.socket.peer_address();
                                 self.journal.hello(now, &hello, address);
                             }
                         }
@@ -290,7 +292,8 @@ impl Service {
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Seed { to, answer } => self.outbox.push((to, answer)),
-                Output::Reply { session, request, reply } => {
+                Output::Reply { session, request, mut reply } => {
+                    self.fill_in(&mut reply);
                     self.desk.reply(session, request, &reply);
                 }
                 Output::WouldRefuse { key, limit } => {
@@ -306,6 +309,27 @@ impl Service {
                 }
                 Output::Await { number } => self.awaited = number,
             }
+        }
+    }
+
+    /// Adds what the engine does not know to what it says of this server.
+    fn fill_in(&self, reply: &mut Reply) {
+        match reply {
+            Reply::Status(status) => status.facts = self.facts(),
+            Reply::Clients(page) => self.desk.fill_in(&mut page.rows),
+            _ => {}
+        }
+    }
+
+    fn facts(&self) -> ServerFacts {
+        ServerFacts {
+            version: env!("CARGO_PKG_VERSION").into(),
+            endpoint: self.endpoint.as_str().into(),
+            server: self.number,
+            uptime: self.clock.now().since(self.started_at),
+            security: "none".into(),
+            is_durable: self.ledger.is_some(),
+            bad_messages: self.control.stats().bad_messages,
         }
     }
 

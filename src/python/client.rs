@@ -1,5 +1,6 @@
 //! `LockerClient`: asks a server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::door;
 use crate::python::held::Held;
 use crate::python::limit::limits;
-use crate::python::lock::{LockRows, LockWish, rows};
+use crate::python::lock::LockWish;
 use crate::python::locker::word;
+use crate::python::status::{look, seen, stats};
 
 /// How long a call waits that is none of the seed's and does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -344,14 +346,26 @@ impl LockerClient {
         self.ask(py, &request, timeout).map(drop)
     }
 
-    /// A page of those who hold and wait for locks, and where to ask on.
-    #[pyo3(signature = (start, timeout=Given::Nothing))]
-    fn _locks(&self, py: Python<'_>, start: u64, timeout: Given<Timeout>) -> PyResult<LockRows> {
-        let timeout = self.timeout(timeout)?;
-        match self.ask(py, &Request::Locks { from: start }, timeout)?.reply {
-            Reply::Locks(page) => Ok(rows(page)),
-            other => Err(Error::unexpected(&other).into()),
-        }
+    /// A page of what a server tells to those who only look, and where to ask on.
+    #[pyo3(signature = (what, start, timeout=Given::Nothing))]
+    fn _look<'py>(
+        &self,
+        py: Python<'py>,
+        what: &str,
+        start: u64,
+        timeout: Given<Timeout>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let heard = self.ask(py, &look(what, start), self.timeout(timeout)?)?;
+        seen(py, heard.reply)
+    }
+
+    /// What this client has done so far in this process: requests, answers, timeouts, retries,
+    /// reconnects, decisions by policy, how many seconds it waited for answers in all and at most;
+    /// and at present: requests under way, leases, and of its servers how many it is connected to
+    /// and how many of those answer.
+    fn stats(&self, py: Python<'_>) -> PyResult<BTreeMap<&'static str, Py<PyAny>>> {
+        let counted = py.detach(|| self.client.stats())?;
+        stats(py, &counted)
     }
 
     /// Waits until what is held is given back: `spent` of a reservation, all of a lease.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::asking::RequestId;
 use crate::config::Span;
 use crate::conversation::Outcome;
-use crate::engine::{Cost, GrantId, Hold, Key, Reply, Request, Wait};
+use crate::engine::{Cost, GrantId, Hold, Key, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{BootClock, Client, Heard};
@@ -21,8 +21,9 @@ use crate::python::client::{LockerClient, answer, decide, hold};
 use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::held::Held;
 use crate::python::limit::limits;
-use crate::python::lock::{LockWish, rows};
+use crate::python::lock::LockWish;
 use crate::python::locker::word;
+use crate::python::status::{look, seen};
 use crate::time::{Clock, Timestamp};
 
 /// Asks on behalf of an event loop. Each request gets a future; `collect()` sends what was asked,
@@ -62,7 +63,7 @@ enum Asked {
     Peek(Wanted),
     Hold(Wanted, Hold, Policy),
     Lock(Py<LockWish>, u64, Wait),
-    Locks,
+    Look,
     Refill(Py<Block>, Timestamp),
     Nothing,
 }
@@ -117,9 +118,7 @@ impl EventLoopClient {
                 Some(wanted.request(py, wait_up_to(waiting.timeout), *hold)?)
             }
             Asked::Lock(wish, actor, wait) => Some(wish.get().request(py, *actor, *wait)?),
-            Asked::Seed | Asked::Peek(_) | Asked::Refill(..) | Asked::Locks | Asked::Nothing => {
-                None
-            }
+            _ => None,
         };
         let key = Key::DEFAULT;
         let request = request.unwrap_or(Request::Reset { key });
@@ -150,10 +149,7 @@ impl EventLoopClient {
                     Held::new(py, client, wish.wanted(py), wish.hold(), heard, &Policy::Raise)?;
                 Ok(Bound::new(py, lease)?.into_any())
             }
-            Asked::Locks => match heard.reply {
-                Reply::Locks(page) => Ok(rows(page).into_pyobject(py)?.into_any()),
-                other => Err(Error::unexpected(&other).into()),
-            },
+            Asked::Look => seen(py, heard.reply),
             Asked::Refill(block, sent_at) => {
                 block.get().lender.receive(*sent_at, heard)?;
                 Ok(py.None().into_bound(py))
@@ -407,11 +403,17 @@ impl EventLoopClient {
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
-    /// Asks for a page of those who hold and wait for locks.
-    #[pyo3(signature = (future, start, timeout: "object"))]
-    fn locks(&self, future: Py<PyAny>, start: u64, timeout: Given<Timeout>) -> PyResult<u64> {
+    /// Asks for a page of what a server tells to those who only look.
+    #[pyo3(signature = (future, what, start, timeout: "object"))]
+    fn look(
+        &self,
+        future: Py<PyAny>,
+        what: &str,
+        start: u64,
+        timeout: Given<Timeout>,
+    ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
-        self.begin(&Request::Locks { from: start }, future, timeout, || Asked::Locks)
+        self.begin(&look(what, start), future, timeout, || Asked::Look)
     }
 
     /// Asks for more permits of a block.

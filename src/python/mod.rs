@@ -17,6 +17,7 @@ mod lock;
 mod locker;
 mod logging;
 mod server;
+mod status;
 
 use pyo3::pymodule;
 

@@ -7,6 +7,7 @@ mod message_pack;
 pub mod reply;
 pub mod request;
 pub mod seed;
+mod status;
 pub mod zmtp;
 
 pub use frames::Frames;

@@ -10,6 +10,7 @@ use crate::wire::message_pack::{
     write_array, write_boolean, write_nanos, write_nil, write_number, write_text,
 };
 use crate::wire::seed::BYTES_MAX;
+use crate::wire::status;
 
 /// The most bytes of the message of a problem; what is longer is cut.
 pub const MESSAGE_BYTES_MAX: usize = 500;
@@ -25,6 +26,9 @@ mod op {
     pub(super) const BLOCK: u64 = 6;
     pub(super) const LOCKS: u64 = 7;
     pub(super) const LOST: u64 = 8;
+    pub(super) const STATUS: u64 = 9;
+    pub(super) const KEYS: u64 = 10;
+    pub(super) const CLIENTS: u64 = 11;
 }
 
 /// One thing that a server says.
@@ -126,17 +130,22 @@ fn item(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<ServerI
                 None => ServerItem::Problem(problem),
             }
         }
-        op @ (op::DECISION | op::QUEUED | op::DONE | op::BLOCK | op::LOCKS) => ServerItem::Answer {
-            id: RequestId(fields.number("id")?),
-            reply: match op {
-                op::DECISION => Reply::Decision(decision(fields, known)?),
-                op::QUEUED => Reply::Queued { ahead: fields.number("ahead")? },
-                op::DONE => Reply::Done,
-                op::LOCKS => Reply::Locks(lock::page(fields)?),
-                _ => Reply::Block(block(fields, known)?),
-            },
-        },
-        other => return Err(Fault::protocol(format!("op must be from 0 to 8, not {other}"))),
+        op @ (op::DECISION..=op::QUEUED | op::DONE..=op::LOCKS | op::STATUS..=op::CLIENTS) => {
+            ServerItem::Answer {
+                id: RequestId(fields.number("id")?),
+                reply: match op {
+                    op::DECISION => Reply::Decision(decision(fields, known)?),
+                    op::QUEUED => Reply::Queued { ahead: fields.number("ahead")? },
+                    op::DONE => Reply::Done,
+                    op::LOCKS => Reply::Locks(lock::page(fields)?),
+                    op::STATUS => Reply::Status(Box::new(status::status(fields)?)),
+                    op::KEYS => Reply::Keys(status::keys(fields)?),
+                    op::CLIENTS => Reply::Clients(status::clients(fields)?),
+                    _ => Reply::Block(block(fields, known)?),
+                },
+            }
+        }
+        other => return Err(Fault::protocol(format!("op must be from 0 to 11, not {other}"))),
     };
     fields.end()?;
     Ok(item)
@@ -245,6 +254,18 @@ pub fn encode_reply(out: &mut Vec<u8>, id: RequestId, reply: &Reply) {
         Reply::Locks(page) => {
             begin(out, 2 + lock::count_of_page(page), op::LOCKS);
             lock::write_page(out, page);
+        }
+        Reply::Status(seen) => {
+            begin(out, 2 + status::STATUS_COUNT, op::STATUS);
+            status::write_status(out, seen);
+        }
+        Reply::Keys(page) => {
+            begin(out, 2 + status::count_of_keys(page), op::KEYS);
+            status::write_keys(out, page);
+        }
+        Reply::Clients(page) => {
+            begin(out, 2 + status::count_of_clients(page), op::CLIENTS);
+            status::write_clients(out, page);
         }
         Reply::Block(block) => {
             begin(out, 10, op::BLOCK);

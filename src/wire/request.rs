@@ -37,6 +37,9 @@ mod op {
     pub(super) const RECLAIM: u64 = 16;
     pub(super) const BREAK: u64 = 17;
     pub(super) const LOCKS: u64 = 18;
+    pub(super) const STATUS: u64 = 19;
+    pub(super) const KEYS: u64 = 20;
+    pub(super) const CLIENTS: u64 = 21;
 }
 
 /// Who a client is: the first that it says on each of its connections.
@@ -135,7 +138,7 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
         },
         op::CANCEL => ClientItem::Cancel(RequestId(fields.number("id")?)),
         op::BYE => ClientItem::Bye,
-        op @ (op::SPEND..=op::GIVE_BACK | op::LOCK..=op::LOCKS) => {
+        op @ (op::SPEND..=op::GIVE_BACK | op::LOCK..=op::CLIENTS) => {
             let id = RequestId(fields.number("id")?);
             let request = request(op, fields).and_then(|request| {
                 fields.end()?;
@@ -146,7 +149,7 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
                 other => other,
             };
         }
-        other => return Err(Fault::protocol(format!("op must be from 0 to 18, not {other}"))),
+        other => return Err(Fault::protocol(format!("op must be from 0 to 21, not {other}"))),
     };
     fields.end()?;
     Ok(item)
@@ -199,6 +202,9 @@ fn request<'a>(op: u64, fields: &mut Fields<'a>) -> Result<Request<'a>, Fault> {
             grant: fields.number_or_nil("grant")?.map(GrantId),
         },
         op::LOCKS => Request::Locks { from: fields.number("from")? },
+        op::STATUS => Request::Status,
+        op::KEYS => Request::Keys { from: fields.number("from")? },
+        op::CLIENTS => Request::Clients { from: fields.number("from")? },
         other => return Err(Fault::protocol(format!("op {other} is no request"))),
     })
 }
@@ -332,10 +338,10 @@ pub fn encode_request(out: &mut Vec<u8>, id: RequestId, request: &Request<'_>) {
             write_text(out, key.as_str());
             lock::write_number_or_nil(out, grant.map(|grant| grant.0));
         }
-        Request::Locks { from } => {
-            begin_request(out, 3, op::LOCKS, id);
-            write_number(out, *from);
-        }
+        Request::Locks { from } => encode_page_request(out, op::LOCKS, id, *from),
+        Request::Status => begin_request(out, 2, op::STATUS, id),
+        Request::Keys { from } => encode_page_request(out, op::KEYS, id, *from),
+        Request::Clients { from } => encode_page_request(out, op::CLIENTS, id, *from),
         Request::Commit { grant, spent } => {
             begin_request(out, 3 + spent.len(), op::COMMIT, id);
             write_number(out, grant.0);
@@ -401,6 +407,11 @@ fn encode_acquire(out: &mut Vec<u8>, id: RequestId, demand: &Demand<'_>, wait: W
             write_number(out, cost.permits());
         }
     }
+}
+
+fn encode_page_request(out: &mut Vec<u8>, op: u64, id: RequestId, from: u64) {
+    begin_request(out, 3, op, id);
+    write_number(out, from);
 }
 
 fn write_wait(out: &mut Vec<u8>, wait: Wait) {

@@ -7,6 +7,7 @@ mod leases;
 mod lock_model;
 mod lock_pages;
 mod locks;
+mod looks;
 mod reclaims;
 mod rules;
 mod runs;

@@ -219,7 +219,7 @@ GOOD = msgpack.packb([PEEK, 1, "hour"])
 @pytest.mark.parametrize(
     ("bad", "request_id", "code"),
     [
-        ([19, 2], None, PROTOCOL),
+        ([99, 2], None, PROTOCOL),
         ([2**64 - 1], None, PROTOCOL),
         ([SPEND], None, PROTOCOL),
         ([SPEND, 2], 2, PROTOCOL),

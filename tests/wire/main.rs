@@ -1,6 +1,7 @@
 //! Golden bytes, and what becomes of bytes that nobody should send.
 
 mod golden;
+mod looks;
 mod replies;
 mod requests;
 mod seed;

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use zmqlocker::engine::{
-    Block, ClientInfo, Code, Cost, Decision, Demand, GrantId, LockPage, LockRow, Mode, Problem,
-    Reply, RequestId,
+    Block, ClientInfo, ClientPage, ClientRow, Code, Cost, Decision, Demand, GrantId, KeyPage,
+    KeyRow, LockPage, LockRow, Mode, Problem, Reply, RequestId, ServerFacts, ServerStatus, Tally,
 };
 use zmqlocker::wire::VERSION;
 use zmqlocker::wire::reply::{
@@ -83,7 +83,61 @@ fn golden() -> Vec<ServerItem> {
         answer(51, Reply::Block(block)),
         answer(58, Reply::Locks(LockPage { rows: golden_rows(), next: None })),
         ServerItem::Lost { grants: [9, 10].map(|low| GrantId((1 << 32) + low)).into() },
+        answer(59, Reply::Status(Box::new(golden_status()))),
+        answer(60, Reply::Keys(KeyPage { rows: vec![golden_key()], next: Some(40) })),
+        answer(61, Reply::Clients(ClientPage { rows: vec![golden_client()], next: None })),
     ]
+}
+
+fn golden_status() -> ServerStatus {
+    let facts = ServerFacts {
+        version: "0.1.0".into(),
+        endpoint: "tcp://127.0.0.1:7777".into(),
+        server: 1000,
+        uptime: Duration::from_secs(3600),
+        security: "none".into(),
+        is_durable: true,
+        bad_messages: 3,
+    };
+    let tally = Tally {
+        allowed: 900,
+        refused: 100,
+        problems: 2,
+        bounds_hit: 1,
+        waiting: 4,
+        keys: 5,
+        leases: 6,
+        sessions: 7,
+    };
+    ServerStatus { facts, grace: Duration::ZERO, tally }
+}
+
+fn golden_key() -> KeyRow {
+    KeyRow {
+        key: "openai".into(),
+        is_lock: false,
+        rate_millis: 12_500,
+        allowed: 900,
+        refused: 100,
+        waiting: 4,
+        holders: 0,
+        remaining: 0,
+        reset_after: Duration::from_millis(800),
+        frozen: Duration::ZERO,
+        limit: "5/0.8s".into(),
+    }
+}
+
+fn golden_client() -> ClientRow {
+    ClientRow {
+        session: None,
+        client: ClientInfo { name: "worker-3".into(), host: "db1".into(), pid: 4711 },
+        address: "10.0.0.7".into(),
+        since: Duration::from_secs(5),
+        silent: Duration::from_millis(1),
+        leases: 2,
+        waiting: 1,
+    }
 }
 
 /// One who holds a lock, and one who waits for another.
@@ -138,7 +192,7 @@ fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
 #[test]
 fn the_first_item_that_no_server_sends_is_the_last_that_is_read() {
     for (line, part) in [
-        ("9109", "from 0 to 8, not 9"),
+        ("910c", "from 0 to 11, not 12"),
         ("94040a0ba0", "code must be from 1 to 10, not 11"),
         ("94040a00a0", "code must be from 1 to 10, not 0"),
         ("9208c0", "grant must be a whole number"),
@@ -147,6 +201,10 @@ fn the_first_item_that_no_server_sends_is_the_last_that_is_read() {
         ("95070ac0a16104", "mode must be from 0 to 3, not 4"),
         ("95070ac0a16100", "too short"),
         ("9a070ac0a16100c00000a0a0", "too short"),
+        ("92090a", "too short"),
+        ("940a0ac0a0", "key must be 1 to 256 bytes"),
+        ("940a0ac0a161", "too short"),
+        ("940b0ac0c0", "name must be text"),
         ("92010a01", "must be an array"),
         ("93010ac0", "too many"),
         ("99020ac3000000a010c0", "key must be a place below 16"),
@@ -225,6 +283,45 @@ fn pages() -> impl Strategy<Value = LockPage> {
     (vec(row, 0..9), option::of(number())).prop_map(|(rows, next)| LockPage { rows, next })
 }
 
+/// What those hear who only look.
+fn looks() -> impl Strategy<Value = Reply> {
+    let texts = || "\\PC{0,40}";
+    let status = (any::<[u64; 6]>(), any::<[u32; 4]>(), any::<bool>(), texts()).prop_map(
+        |(counts, present, is_durable, text)| {
+            let mut status = golden_status();
+            status.facts.version = text.into();
+            (status.facts.server, status.facts.is_durable) = (counts[0], is_durable);
+            (status.grace, status.tally.allowed) = (Duration::from_nanos(counts[1]), counts[2]);
+            (status.tally.refused, status.tally.problems) = (counts[3], counts[4]);
+            status.facts.bad_messages = counts[5];
+            status.tally.waiting = present[0] as usize;
+            (status.tally.keys, status.tally.leases) = (present[1] as usize, present[2] as usize);
+            status.tally.sessions = present[3] as usize;
+            Reply::Status(Box::new(status))
+        },
+    );
+    let keys = ("[a-z]{1,256}", any::<bool>(), any::<[u64; 7]>()).prop_map(|(key, is_lock, n)| {
+        let (key, reset_after) = (key.into(), Duration::from_nanos(n[6]));
+        let [rate_millis, allowed, refused, waiting, holders, remaining, _] = n;
+        let counted = KeyRow { rate_millis, allowed, refused, waiting, holders, ..golden_key() };
+        KeyRow { key, is_lock, remaining, reset_after, ..counted }
+    });
+    let clients = (texts(), texts(), any::<u32>(), any::<[u64; 4]>()).prop_map(
+        |(name, host, pid, [since, silent, leases, waiting])| {
+            let client = ClientInfo { name: name.into(), host: host.into(), pid };
+            let [since, silent] = [since, silent].map(Duration::from_nanos);
+            ClientRow { client, since, silent, leases, waiting, ..golden_client() }
+        },
+    );
+    prop_oneof![
+        status,
+        (vec(keys, 0..9), option::of(any::<u64>()))
+            .prop_map(|(rows, next)| Reply::Keys(KeyPage { rows, next })),
+        (vec(clients, 0..9), option::of(any::<u64>()))
+            .prop_map(|(rows, next)| Reply::Clients(ClientPage { rows, next })),
+    ]
+}
+
 fn replies() -> impl Strategy<Value = ServerItem> {
     let problems = ((0..Code::ALL.len()), "\\PC{0,100}")
         .prop_map(|(place, message)| Problem { code: Code::ALL[place], message });
@@ -244,6 +341,7 @@ fn replies() -> impl Strategy<Value = ServerItem> {
         Just(Reply::Done),
         blocks.prop_map(Reply::Block),
         pages().prop_map(Reply::Locks),
+        looks(),
         problems.clone().prop_map(Reply::Refuse),
     ];
     prop_oneof![

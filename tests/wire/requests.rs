@@ -97,8 +97,8 @@ fn golden<'a>() -> Vec<ClientItem<'a>> {
     .collect()
 }
 
-/// What is asked of locks in it.
-fn golden_locks<'a>() -> [(u64, Request<'a>); 6] {
+/// What is asked of locks, and by those who only look.
+fn golden_locks<'a>() -> [(u64, Request<'a>); 9] {
     let short = term(Duration::from_millis(800), None);
     let long = term(Duration::from_secs(30), Some(Duration::from_secs(3600)));
     let slots = Mode::Permits { size: cost(8), cost: cost(2) };
@@ -113,6 +113,9 @@ fn golden_locks<'a>() -> [(u64, Request<'a>); 6] {
         (56, Request::Break { key: key("invoice:42"), grant: None }),
         (57, Request::Break { key: key("invoice:42"), grant: Some(token) }),
         (58, Request::Locks { from: 0 }),
+        (59, Request::Status),
+        (60, Request::Keys { from: 0 }),
+        (61, Request::Clients { from: 0 }),
     ]
 }
 
@@ -167,7 +170,7 @@ fn bad(line: &str) -> (Code, String, Option<u64>) {
 fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
     let cases: &[(&str, Code, &str, Option<u64>)] = &[
         ("90", Code::Protocol, "too short", None),
-        ("9113", Code::Protocol, "from 0 to 18, not 19", None),
+        ("9116", Code::Protocol, "from 0 to 21, not 22", None),
         ("920ec0", Code::Protocol, "1 elements too many", None),
         ("9302c000", Code::Protocol, "id must be", None),
         ("920209", Code::Protocol, "too short", Some(9)),
@@ -207,6 +210,9 @@ fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
         ("941109a161a0", Code::Protocol, "grant must be nil or", Some(9)),
         ("921209", Code::Protocol, "too short", Some(9)),
         ("931209c0", Code::Protocol, "from must be", Some(9)),
+        ("93130900", Code::Protocol, "1 elements too many", Some(9)),
+        ("921409", Code::Protocol, "too short", Some(9)),
+        ("931509c0", Code::Protocol, "from must be", Some(9)),
         ("960001c40100a0a001", Code::Config, "session must be 16 bytes", None),
         ("9400cc01c0c0", Code::Protocol, "session must be bytes", None),
     ];
@@ -372,6 +378,9 @@ fn lock_requests(parts: &Parts) -> Vec<Request<'_>> {
             Request::Break { key: first, grant: None },
             Request::Break { key: first, grant: Some(GrantId(c)) },
             Request::Locks { from: b },
+            Request::Status,
+            Request::Keys { from: a },
+            Request::Clients { from: b },
         ])
         .collect()
 }

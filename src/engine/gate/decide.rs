@@ -145,6 +145,7 @@ impl<A> Gate<A> {
         }
         let mut charges: Charges =
             parts.iter().filter_map(|(key, cost)| self.charge(now, *key, *cost)).collect();
+        self.count_allowed(now, parts);
         let mut decision = self.approval(now, parts);
         if let Some(owner) = keeper {
             let kind = match hold {

@@ -42,6 +42,7 @@ impl<A> Gate<A> {
         let lent = if verdict.at <= now { self.claim(now, id, wanted.permits()) } else { None };
         let Some((claims, permits, valid_for)) = lent else {
             let decision = self.refusal(now, &one, &verdict);
+            self.count_refused(now, id);
             let none = Block { permits: 0, valid_for: Duration::ZERO, grant: None, decision };
             return Ok(Reply::Block(none));
         };
@@ -54,6 +55,7 @@ impl<A> Gate<A> {
         let taken = Taken::new(Charges::from_elem(charge, 1));
         let grant = self.number_next();
         self.hold(now, grant, Grant { owner, taken, kind });
+        self.count(now, id, (permits, 0));
         let state = self.state_of(now, &one, 0);
         let decision = Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
         Ok(Reply::Block(Block { permits, valid_for, grant: Some(grant), decision }))

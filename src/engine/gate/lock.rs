@@ -13,9 +13,6 @@ use crate::engine::table::{KeyId, KeyState, Space};
 use crate::engine::waiters::{Ask, Parts, WaiterId};
 use crate::time::Timestamp;
 
-/// How many bytes a page has at most, so that it fits into one item of the protocol.
-const PAGE_BYTES: usize = 3000;
-
 /// How many bytes a row has at most beside its names.
 const ROW_BYTES: usize = 64;
 
@@ -137,7 +134,12 @@ impl<A> Gate<A> {
 
     /// Some of those who hold and wait. Where to go on is the place of a key in the table, and, in
     /// the lower half, that of the row among the rows of the key.
-    pub(super) fn page(&self, now: Timestamp, from: u64, sessions: &Sessions) -> LockPage {
+    pub(in crate::engine) fn page(
+        &self,
+        now: Timestamp,
+        (from, bytes_max): (u64, usize),
+        sessions: &Sessions,
+    ) -> LockPage {
         let place = usize::try_from(from >> 32).unwrap_or(usize::MAX);
         let mut skip = usize::try_from(from & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         let (keys, more) = self.table.some(place, PAGE_KEYS);
@@ -156,7 +158,7 @@ impl<A> Gate<A> {
                 row.client = session.map(|session| session.client.clone()).unwrap_or_default();
                 let names = [&row.key, &row.client.name, &row.client.host];
                 bytes += ROW_BYTES + names.map(|name| name.len()).iter().sum::<usize>();
-                if bytes > PAGE_BYTES && !page.rows.is_empty() {
+                if bytes > bytes_max && !page.rows.is_empty() {
                     page.next = Some((key.place() as u64) << 32 | number as u64);
                     return page;
                 }

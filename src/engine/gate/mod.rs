@@ -4,6 +4,7 @@
 //! owns what may be given back. Where several keys or limits are asked, all grant or none.
 
 mod change;
+mod count;
 mod deadlock;
 mod decide;
 mod hold;
@@ -25,6 +26,7 @@ use deadlock::Actors;
 pub use record::{Restored, Unfit};
 use renewal::Renewed;
 
+use crate::engine::busiest::Busiest;
 use crate::engine::grant::{Charges, Grants};
 use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
@@ -33,7 +35,7 @@ use crate::engine::request::{
     Code, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
 };
 use crate::engine::rules::{Limits, Rules};
-use crate::engine::session::{SessionId, Sessions};
+use crate::engine::session::SessionId;
 use crate::engine::table::{KeyId, KeyState, Space, Table};
 use crate::engine::timers::{Timer, Timers};
 use crate::engine::waiters::{Ask, Parts, Waiter, WaiterId, Waiters};
@@ -115,6 +117,8 @@ pub(super) struct Gate<A> {
     held_most: BTreeMap<KeyId, u64>,
     /// What locks and rw locks have in common.
     lock_limits: [Arc<Limits>; 2],
+    /// Which keys are asked for most.
+    busiest: Busiest,
     said: VecDeque<Said<A>>,
 }
 
@@ -138,6 +142,7 @@ impl<A> Gate<A> {
             reclaim_until: Timestamp::ZERO,
             held_most: BTreeMap::new(),
             lock_limits: [Shape::Lock, Shape::RwLock].map(|shape| Arc::new(Limits::of_lock(shape))),
+            busiest: Busiest::default(),
             said: VecDeque::new(),
         }
     }
@@ -148,7 +153,6 @@ impl<A> Gate<A> {
         now: Timestamp,
         (asker, owner): (A, Option<SessionId>),
         request: &Request<'_>,
-        sessions: &Sessions,
     ) -> Option<(WaiterId, u64)> {
         let answered = match request {
             Request::Acquire { demand, wait, hold } => {
@@ -159,7 +163,6 @@ impl<A> Gate<A> {
             }
             Request::Reclaim { grant, wanted } => self.reclaim(now, owner, *grant, wanted),
             Request::Break { key, grant } => self.break_lock(now, *key, *grant),
-            Request::Locks { from } => Ok(Reply::Locks(self.page(now, *from, sessions))),
             Request::Commit { grant, spent } => self.commit(now, owner, *grant, spent),
             Request::Release { grant } => self.release(now, owner, *grant),
             Request::Freeze { key, length } => self.freeze(now, *key, *length),
@@ -168,6 +171,11 @@ impl<A> Gate<A> {
             Request::SetLimits { key, limits } => self.set_limits(now, *key, limits),
             Request::Block { key, wanted } => self.lend(now, owner, *key, *wanted),
             Request::GiveBack { grant, unused } => self.give_back(now, owner, *grant, *unused),
+            // Whoever only looks asks nothing of the gate.
+            Request::Locks { .. }
+            | Request::Status
+            | Request::Keys { .. }
+            | Request::Clients { .. } => return None,
         };
         self.reply(asker, answered.unwrap_or_else(Reply::Refuse));
         None
@@ -282,6 +290,7 @@ impl<A> Gate<A> {
         match deadline {
             None => {
                 let decision = self.refusal(now, &ask.parts, &verdict);
+                self.count_refused(now, ask.parts[verdict.part].0);
                 self.reply(ask.asker, Reply::Decision(decision));
             }
             Some(_) if self.waiters.is_full() => {

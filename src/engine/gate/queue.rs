@@ -92,6 +92,7 @@ impl<A> Gate<A> {
         // It may come as soon as those before it have gone, which nobody can foretell.
         decision.retry_after = decision.retry_after.max(Some(now.next().since(now)));
         if let Some(waiter) = self.leave(now, id) {
+            self.count_refused(now, parts[verdict.part].0);
             self.reply(waiter.ask.asker, Reply::Decision(decision));
         }
     }
