@@ -27,5 +27,8 @@ pub mod net;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(feature = "cli")]
+mod log_queue;
+
 #[cfg(feature = "python")]
 mod python;

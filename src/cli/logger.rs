@@ -1,15 +1,105 @@
-//! The log of the command: lines on the standard error, with their time and level.
+//! The log of the command: lines on the standard error, for people or for programs.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use log::{Log, Metadata, Record};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use log::kv::{Error, Key, Source, ToKey, Value, VisitSource, VisitValue};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::cli::json::{Object, document};
+use crate::log_queue::LogQueue;
 use crate::net::unix_time;
 
-/// Writes what this crate logs.
-pub(super) struct Logger;
+/// How long the end of the command waits for the log to be written out.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What is logged, and how.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Log")]
+pub(super) struct LogOptions {
+    /// How a line of the log reads, on the standard error: for people, or one JSON object a line.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "ZMQLOCKER_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    log_format: Format,
+    /// What is logged: this and what weighs more.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "ZMQLOCKER_LOG_LEVEL",
+        hide_env_values = true,
+        value_parser = PossibleValuesParser::new(["off", "error", "warn", "info", "debug"])
+            .try_map(|level| level.parse::<LevelFilter>())
+    )]
+    log_level: LevelFilter,
+}
+
+impl LogOptions {
+    /// Logs from now on.
+    pub(super) fn start(&self, take_log: impl FnOnce(Box<dyn Log>)) {
+        take_log(Box::new(Logger::start(self.log_format)));
+        log::set_max_level(self.log_level);
+    }
+}
+
+/// How a line reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Format {
+    /// A line, with its end.
+    fn line(self, time: Duration, level: Level, text: &str, fields: &dyn Source) -> String {
+        match self {
+            // A line stays one, whatever clients call themselves.
+            Self::Text => {
+                let text = text.replace(char::is_control, "\u{fffd}");
+                format!("{} {level:5} {text}\n", Time(time))
+            }
+            Self::Json => {
+                let mut object = Object::new()
+                    .with("time", &Time(time).to_string())
+                    .with("level", &level.as_str().to_lowercase())
+                    .with("message", text);
+                // What reads the fields here fails at none.
+                let _ = fields.visit(&mut Members(&mut object));
+                document(&object) + "\n"
+            }
+        }
+    }
+}
+
+/// Writes what this crate logs, in a thread of its own: a standard error that nobody reads does not
+/// hold up the server.
+struct Logger {
+    format: Format,
+    lines: LogQueue<String>,
+}
+
+impl Logger {
+    fn start(format: Format) -> Self {
+        let write = |line: String| {
+            // Where it goes cannot be helped.
+            let _ = io::stderr().write_all(line.as_bytes());
+        };
+        let lost_line = move |lost| {
+            let text = format!("{lost} log lines were lost: the standard error is slow");
+            let fields = [("event", Value::from("lost_lines")), ("lost", Value::from(lost))];
+            format.line(unix_time(), Level::Warn, &text, &fields)
+        };
+        Self { format, lines: LogQueue::start(write, lost_line) }
+    }
+}
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -18,13 +108,64 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let (time, level, text) = (Time(unix_time()), record.level(), record.args());
-            // Where it goes cannot be helped.
-            let _ = writeln!(io::stderr(), "{time} {level:5} {text}");
+            let text = record.args().to_string();
+            self.lines.put(self.format.line(
+                unix_time(),
+                record.level(),
+                &text,
+                record.key_values(),
+            ));
         }
     }
 
-    fn flush(&self) {}
+    /// Writes out what waits; what is logged later is dropped.
+    fn flush(&self) {
+        self.lines.finish(GRACE);
+    }
+}
+
+/// The fields of a line, as members of its object.
+struct Members<'a>(&'a mut Object);
+
+impl<'kvs> VisitSource<'kvs> for Members<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        value.visit(Member(self.0, key.to_key().as_str()))
+    }
+}
+
+/// One of them.
+struct Member<'a>(&'a mut Object, &'a str);
+
+impl VisitValue<'_> for Member<'_> {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
+        self.0.add(self.1, &value.to_string());
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), Error> {
+        self.0.add(self.1, &None::<u64>);
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), Error> {
+        self.0.add(self.1, &value);
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), Error> {
+        self.0.add(self.1, &value);
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
+        self.0.add(self.1, &value);
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
+        self.0.add(self.1, &value);
+        Ok(())
+    }
 }
 
 /// A time of day since 1970, as RFC 3339 writes it.
@@ -61,6 +202,25 @@ fn date(day: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_reads_so() {
+        let fields = [
+            ("client", Value::from("a \"name\"")),
+            ("address", Value::null()),
+            ("patience", Value::from(0.2)),
+            ("left_out", Value::from(7_u64)),
+        ];
+        let line =
+            |format: Format| format.line(Duration::ZERO, Level::Warn, "one\n\u{1b}[2J", &fields);
+        assert_eq!(line(Format::Text), "1970-01-01T00:00:00.000Z WARN  one\u{fffd}\u{fffd}[2J\n");
+        assert_eq!(
+            line(Format::Json),
+            "{\"time\": \"1970-01-01T00:00:00.000Z\", \"level\": \"warn\", \
+             \"message\": \"one\\n\\u001b[2J\", \"client\": \"a \\\"name\\\"\", \
+             \"address\": null, \"patience\": 0.2, \"left_out\": 7}\n"
+        );
+    }
 
     #[test]
     fn a_time_is_written_as_rfc_3339_does() {

@@ -5,6 +5,7 @@
 mod break_lock;
 mod check;
 mod demo;
+mod json;
 mod lock;
 mod logger;
 mod ls;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use log::{LevelFilter, Log};
+use log::Log;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::cli::logger::Logger;
+use crate::cli::logger::LogOptions;
 use crate::cli::signals::Signals;
 use crate::cli::{Failure, Status};
 use crate::config::{ServerConfig, Span, Url};
@@ -62,12 +62,13 @@ pub(super) struct Serve {
     /// Serve other hosts although nothing is encrypted and everybody is let in.
     #[arg(long)]
     bind_anyway: bool,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Serve {
     pub(super) fn run(self, take_log: impl FnOnce(Box<dyn Log>)) -> Result<Status, Failure> {
-        take_log(Box::new(Logger));
-        log::set_max_level(LevelFilter::Info);
+        self.log.start(take_log);
         let bind_anyway = self.bind_anyway;
         let settings = self.settings()?;
         let config = settings.resolve()?;
@@ -88,6 +89,7 @@ impl Serve {
         let outcome = wait(&server);
         listener.stop();
         server.stop();
+        log::logger().flush();
         outcome?;
         Ok(Status::Done)
     }

@@ -107,14 +107,18 @@ impl Desk {
         }
     }
 
+    /// Where the connection of a session comes from, if that is known.
+    pub(super) fn address_of(&self, session: SessionId) -> Option<&str> {
+        let here = self.connections.get(session.place()).and_then(Option::as_ref);
+        let here = here.filter(|here| here.session == session && !here.address.is_empty());
+        here.map(|here| &*here.address)
+    }
+
     /// Says of clients where they are, as far as that is known.
     pub(super) fn fill_in(&self, rows: &mut [ClientRow]) {
         for row in rows {
-            let Some(session) = row.session else { continue };
-            let here = self.connections.get(session.place()).and_then(Option::as_ref);
-            if let Some(here) = here.filter(|here| here.session == session) {
-                row.address = here.address.clone();
-            }
+            let address = row.session.and_then(|session| self.address_of(session));
+            row.address = address.unwrap_or_default().into();
         }
     }
 

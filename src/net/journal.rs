@@ -1,19 +1,18 @@
 //! What a server writes into the log, and how often: nobody can flood it.
 
 use std::collections::{HashSet, VecDeque};
-use std::path::Path;
-use std::time::Duration;
 
 use crate::config::{ServerConfig, Url};
 use crate::engine::{FixedWindow, Rate, Rules};
 use crate::error::Error;
 use crate::net::ledger::Found;
+use crate::net::refusals::Refusals;
 use crate::net::server::ServerStats;
 use crate::time::Timestamp;
 use crate::wire::request::Hello;
 
 /// The name under which everything is logged.
-const LOG: &str = "zmqlocker";
+pub(super) const LOG: &str = "zmqlocker";
 
 /// How many clients are remembered as greeted. One that was forgotten is greeted again.
 const CLIENTS_MAX: usize = 65_536;
@@ -25,6 +24,8 @@ pub(super) struct Journal {
     greetings: Throttle,
     complaints: Throttle,
     shadows: Throttle,
+    /// Who was turned away.
+    pub(super) refusals: Refusals,
 }
 
 impl Journal {
@@ -36,24 +37,28 @@ impl Journal {
         let patience = config.patience.as_secs_f64();
         let rules = Listed(&config.rules);
         let security = security(endpoint);
-        let folder = Folder(config.data_dir.as_deref());
+        let data_dir = config.data_dir.as_ref().map(|folder| folder.display().to_string());
+        let folder = Folder(data_dir.as_deref());
         log::info!(
-            target: LOG,
+            target: LOG, event = "start", url = endpoint.as_str(), security = security,
+            data_dir = data_dir.as_deref(), patience = patience, limits:% = rules;
             "serving {rules} at {endpoint}, patience {patience} s, {security}, {folder}"
         );
         if endpoint.is_open_to_other_hosts() {
             log::warn!(
-                target: LOG,
+                target: LOG, event = "open", url = endpoint.as_str();
                 "{endpoint} is open to other hosts, without encryption and authentication: use \
                  tcp://127.0.0.1:PORT, an ipc:// path or a firewall where that is not wanted"
             );
         }
+        let lines = Throttle::lines()?;
         Ok(Self {
             endpoint: endpoint.to_string(),
             greeted: Clients::default(),
-            greetings: Throttle::new(now)?,
-            complaints: Throttle::new(now)?,
-            shadows: Throttle::new(now)?,
+            greetings: Throttle::new(now, lines),
+            complaints: Throttle::new(now, lines),
+            shadows: Throttle::new(now, lines),
+            refusals: Refusals::new(now)?,
         })
     }
 
@@ -61,17 +66,20 @@ impl Journal {
     pub(super) fn found(&self, found: Found) {
         let Found { kept, unserved, leases, is_unsure } = found;
         let endpoint = &self.endpoint;
-        log::info!(target: LOG, "{endpoint} goes on with {kept} keys and {leases} leases");
+        log::info!(
+            target: LOG, event = "found", keys = kept, leases = leases;
+            "{endpoint} goes on with {kept} keys and {leases} leases"
+        );
         if is_unsure {
             log::warn!(
-                target: LOG,
+                target: LOG, event = "unsure";
                 "the run before has ended without a word: its holders may reclaim their locks, and \
                  nobody else gets one for a second"
             );
         }
         if unserved > 0 {
             log::warn!(
-                target: LOG,
+                target: LOG, event = "unserved", keys = unserved;
                 "the usage of {unserved} keys is dropped: they have no limits any more"
             );
         }
@@ -90,7 +98,10 @@ impl Journal {
     ) {
         if let Some(left_out) = self.greetings.pass(now) {
             let client = Client(routing_id, address);
-            log::info!(target: LOG, "first request of {client}{}", LeftOut(left_out));
+            log::info!(
+                target: LOG, event = "client", address = address, left_out = left_out;
+                "first request of {client}{}", LeftOut(left_out)
+            );
         }
     }
 
@@ -103,41 +114,60 @@ impl Journal {
     ) {
         if let Some(left_out) = self.complaints.pass(now) {
             let client = Client(routing_id, address);
-            log::warn!(target: LOG, "bad message from {client}: {bad}{}", LeftOut(left_out));
+            log::warn!(
+                target: LOG, event = "bad_message", address = address, reason:% = bad,
+                left_out = left_out;
+                "bad message from {client}: {bad}{}", LeftOut(left_out)
+            );
         }
     }
 
     pub(super) fn hello(&mut self, now: Timestamp, hello: &Hello<'_>, address: Option<&str>) {
         if let Some(left_out) = self.greetings.pass(now) {
             let Hello { name, host, pid, .. } = hello;
-            let address = address.unwrap_or("without an address");
-            let left_out = LeftOut(left_out);
-            log::info!(target: LOG, "client {name:?} (pid {pid} on {host:?}, {address}){left_out}");
+            let place = address.unwrap_or("without an address");
+            log::info!(
+                target: LOG, event = "client", client = name, host = host, pid = pid,
+                address = address, left_out = left_out;
+                "client {name:?} (pid {pid} on {host:?}, {place}){}", LeftOut(left_out)
+            );
         }
     }
 
     pub(super) fn would_refuse(&mut self, now: Timestamp, key: &str, limit: &str) {
         if let Some(left_out) = self.shadows.pass(now) {
-            let left_out = LeftOut(left_out);
-            log::info!(target: LOG, "key {key:?}: {limit:?} would have refused{left_out}");
+            log::info!(
+                target: LOG, event = "would_refuse", key = key, limit = limit,
+                left_out = left_out;
+                "key {key:?}: {limit:?} would have refused{}", LeftOut(left_out)
+            );
         }
     }
 
     pub(super) fn reload(&self, rules: &Rules) {
-        log::info!(target: LOG, "serving {} from now on at {}", Listed(rules), self.endpoint);
+        let (rules, endpoint) = (Listed(rules), &self.endpoint);
+        log::info!(
+            target: LOG, event = "reload", url = endpoint.as_str(), limits:% = rules;
+            "serving {rules} from now on at {endpoint}"
+        );
     }
 
     pub(super) fn stop(&self, stats: ServerStats) {
         let endpoint = &self.endpoint;
         let ServerStats { go, sorry, bad_messages, .. } = stats;
         log::info!(
-            target: LOG,
+            target: LOG, event = "stop", url = endpoint.as_str(), go = go, sorry = sorry,
+            bad_messages = bad_messages;
             "stopped serving at {endpoint}: {go} go, {sorry} sorry, {bad_messages} bad messages"
         );
     }
 
     pub(super) fn failure(&self, error: &Error) {
-        log::error!(target: LOG, "stopped serving at {}: {error}", self.endpoint);
+        let endpoint = &self.endpoint;
+        log::error!(
+            target: LOG, event = "failure", url = endpoint.as_str(), reason:% = error;
+            "stopped serving at {endpoint}: {error}"
+        );
     }
 }
 
@@ -147,12 +177,12 @@ fn security(endpoint: &Url) -> &'static str {
 }
 
 /// Where a server keeps what outlives it.
-struct Folder<'a>(Option<&'a Path>);
+struct Folder<'a>(Option<&'a str>);
 
 impl std::fmt::Display for Folder<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(folder) => write!(formatter, "data in {}", folder.display()),
+            Some(folder) => write!(formatter, "data in {folder}"),
             None => formatter.write_str("no data folder"),
         }
     }
@@ -193,7 +223,7 @@ impl std::fmt::Display for Client<'_> {
 }
 
 /// How many lines of a kind were not written.
-struct LeftOut(u64);
+pub(super) struct LeftOut(pub(super) u64);
 
 impl std::fmt::Display for LeftOut {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -227,22 +257,23 @@ impl Clients {
 }
 
 /// Lets a few lines a second through and counts the rest.
-struct Throttle {
+pub(super) struct Throttle {
     window: FixedWindow,
     left_out: u64,
 }
 
 impl Throttle {
-    const LINES: i128 = 10;
-    const INTERVAL: Duration = Duration::from_secs(1);
+    /// How many lines of a kind are written.
+    pub(super) fn lines() -> Result<Rate, Error> {
+        Rate::new(10, 1.0)
+    }
 
-    fn new(now: Timestamp) -> Result<Self, Error> {
-        let limit = Rate::new(Self::LINES, Self::INTERVAL.as_secs_f64())?;
-        Ok(Self { window: FixedWindow::new(now, limit), left_out: 0 })
+    pub(super) fn new(now: Timestamp, lines: Rate) -> Self {
+        Self { window: FixedWindow::new(now, lines), left_out: 0 }
     }
 
     /// How many lines were left out since the last one that was written, if one may be written now.
-    fn pass(&mut self, now: Timestamp) -> Option<u64> {
+    pub(super) fn pass(&mut self, now: Timestamp) -> Option<u64> {
         if self.window.try_acquire(now) {
             return Some(std::mem::take(&mut self.left_out));
         }
@@ -253,11 +284,13 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn lines_beyond_ten_a_second_are_counted() {
-        let mut throttle = Throttle::new(Timestamp::ZERO).unwrap();
+        let mut throttle = Throttle::new(Timestamp::ZERO, Throttle::lines().unwrap());
         let written = (0..25).filter_map(|_| throttle.pass(Timestamp::ZERO)).count();
         assert_eq!(written, 10);
         assert_eq!(throttle.pass(Timestamp::ZERO + Duration::from_millis(1001)), Some(15));

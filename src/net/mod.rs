@@ -20,6 +20,7 @@ mod lender;
 mod link;
 mod per_process;
 mod records;
+mod refusals;
 mod server;
 mod service;
 mod settings;

@@ -162,7 +162,11 @@ impl Server {
     /// Tells the log that other limits were wrong, and that the old ones hold.
     pub fn refuse_reload(&self, error: &Error) {
         let endpoint = &self.endpoint;
-        log::error!(target: "zmqlocker", "{endpoint} keeps its limits: {error}");
+        log::error!(
+            target: "zmqlocker", event = "reload_failed", url = endpoint.as_str(),
+            reason:% = error;
+            "{endpoint} keeps its limits: {error}"
+        );
     }
 
     /// A handle that can stop this server.

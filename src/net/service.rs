@@ -7,7 +7,9 @@ use std::sync::{Arc, PoisonError};
 use mio::{Events, Poll, Token};
 
 use crate::answer::Answer;
-use crate::engine::{Code, Input, Machine, Output, Problem, Reply, ServerFacts, SessionId};
+use crate::engine::{
+    ClientInfo, Code, Input, Machine, Output, Problem, Reply, ServerFacts, SessionId,
+};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
 use crate::net::claim::Claim;
@@ -16,6 +18,7 @@ use crate::net::desk::{Desk, Letter, client_info};
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::records::Entry;
+use crate::net::refusals::Who;
 use crate::net::server::Control;
 use crate::net::socket::{Sent, Socket};
 use crate::time::{Clock, Timestamp};
@@ -195,7 +198,10 @@ impl Service {
                                 self.journal.hello(now, &hello, address);
                             }
                         }
-                        Err(problem) => return self.refuse(now, routing_id, &problem),
+                        Err(problem) => {
+                            let client = client_info(&hello);
+                            return self.turn_away(now, routing_id, &client, &problem);
+                        }
                     }
                 }
                 (ClientItem::OtherVersion(version), _) => {
@@ -208,7 +214,7 @@ impl Service {
                     self.complain(now, routing_id, &problem);
                     match id {
                         Some(id) => {
-                            let reply = crate::engine::Reply::Refuse(problem);
+                            let reply = Reply::Refuse(problem);
                             self.desk.reply(session, id, &reply);
                         }
                         None => self.desk.problem(routing_id, &problem),
@@ -247,6 +253,38 @@ impl Service {
     fn refuse(&mut self, now: Timestamp, routing_id: &[u8], problem: &Problem) {
         self.complain(now, routing_id, problem);
         self.desk.problem(routing_id, problem);
+    }
+
+    /// Tells a client, and the log, that there is no room for it.
+    fn turn_away(
+        &mut self,
+        now: Timestamp,
+        routing_id: &[u8],
+        client: &ClientInfo,
+        problem: &Problem,
+    ) {
+        let who = Who { client: Some(client), address: self.socket.peer_address() };
+        self.journal.refusals.bound_hit(now, who, problem);
+        self.desk.problem(routing_id, problem);
+    }
+
+    /// Tells the log of a client that a bound kept from what it asked for.
+    fn note_bound(&mut self, session: SessionId, reply: &Reply) {
+        if let Reply::Refuse(problem) = reply
+            && problem.code == Code::BoundExceeded
+        {
+            let (client, address) = (self.machine.client(session), self.desk.address_of(session));
+            let now = self.clock.now();
+            self.journal.refusals.bound_hit(now, Who { client, address }, problem);
+        }
+    }
+
+    /// The same of one of the seed's clients, which are answered at once if it is with a problem.
+    fn note_seed_bound(&mut self, problem: &Problem) {
+        if problem.code == Code::BoundExceeded {
+            let who = Who { client: None, address: self.socket.peer_address() };
+            self.journal.refusals.bound_hit(self.clock.now(), who, problem);
+        }
     }
 
     fn complain(&mut self, now: Timestamp, routing_id: &[u8], bad: &dyn std::fmt::Display) {
@@ -291,9 +329,15 @@ impl Service {
     fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Seed { to, answer } => self.outbox.push((to, answer)),
+                Output::Seed { to, answer } => {
+                    if let Err(problem) = &answer {
+                        self.note_seed_bound(problem);
+                    }
+                    self.outbox.push((to, answer));
+                }
                 Output::Reply { session, request, mut reply } => {
                     self.fill_in(&mut reply);
+                    self.note_bound(session, &reply);
                     self.desk.reply(session, request, &reply);
                 }
                 Output::WouldRefuse { key, limit } => {

@@ -3,28 +3,23 @@
 //! A handler may block or raise, and needs the GIL. So whoever logs only puts the line into a
 //! queue, and a thread of its own hands it to Python; when the queue is full, lines are counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::log_queue::LogQueue;
 use crate::net::PerProcess;
 
 /// The name of the Python logger.
 const LOG: &str = "zmqlocker";
 
-/// How many lines may wait for Python.
-const LINES_MAX: usize = 1024;
-
 static PYTHON: OnceLock<pyo3_log::Logger> = OnceLock::new();
 /// Where lines go instead, if this process is the command.
 static COMMAND: OnceLock<Box<dyn Log>> = OnceLock::new();
-static QUEUE: PerProcess<Queue> = PerProcess::new();
+static QUEUE: PerProcess<LogQueue<Line>> = PerProcess::new();
 
 /// Makes Python's `logging` the place where log lines go.
 pub(super) fn install(py: Python<'_>) -> PyResult<()> {
@@ -46,11 +41,7 @@ pub(super) fn divert(logger: Box<dyn Log>) {
 
 /// Writes out what waits, for at most `length`; what is logged later is dropped.
 pub(super) fn finish(length: Duration) {
-    let queue = QUEUE.get_or_init(Queue::closed);
-    drop(queue.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
-    let finished = queue.finished.lock().unwrap_or_else(PoisonError::into_inner);
-    // Either the thread has ended, or it is stuck in a handler, which cannot be helped.
-    let _ = finished.recv_timeout(length);
+    QUEUE.get_or_init(LogQueue::closed).finish(length);
 }
 
 struct Line {
@@ -58,52 +49,12 @@ struct Line {
     text: String,
 }
 
-/// What stands between those who log and the thread that tells Python.
-struct Queue {
-    lines: Mutex<Option<SyncSender<Line>>>,
-    finished: Mutex<Receiver<()>>,
-    lost: AtomicU64,
-}
-
-impl Queue {
-    fn start() -> Self {
-        let (lines, waiting) = mpsc::sync_channel(LINES_MAX);
-        let (ending, finished) = mpsc::channel();
-        let writer = move || {
-            write_lines(&waiting);
-            drop(ending);
-        };
-        // Without a thread there is no log; there is nobody to tell.
-        let thread = thread::Builder::new().name("zmql-log".to_owned()).spawn(writer);
-        Self {
-            lines: Mutex::new(thread.is_ok().then_some(lines)),
-            finished: Mutex::new(finished),
-            lost: AtomicU64::new(0),
-        }
-    }
-
-    /// A queue that nobody empties, and that takes nothing.
-    fn closed() -> Self {
-        let (_, finished) = mpsc::channel();
-        Self { lines: Mutex::new(None), finished: Mutex::new(finished), lost: AtomicU64::new(0) }
-    }
-
-    fn put(&self, line: Line) {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.as_ref().is_some_and(|lines| lines.try_send(line).is_err()) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-fn write_lines(waiting: &Receiver<Line>) {
-    for line in waiting {
-        write(line.level, format_args!("{}", line.text));
-        let lost = QUEUE.get().map_or(0, |queue| queue.lost.swap(0, Ordering::Relaxed));
-        if lost > 0 {
-            write(Level::Warn, format_args!("{lost} log lines were lost: a handler is slow"));
-        }
-    }
+fn start() -> LogQueue<Line> {
+    let lost_line = |lost| Line {
+        level: Level::Warn,
+        text: format!("{lost} log lines were lost: a handler is slow"),
+    };
+    LogQueue::start(|line: Line| write(line.level, format_args!("{}", line.text)), lost_line)
 }
 
 fn write(level: Level, text: std::fmt::Arguments<'_>) {
@@ -130,9 +81,13 @@ impl Log for Door {
             command.log(record);
         } else if self.enabled(record.metadata()) {
             let line = Line { level: record.level(), text: record.args().to_string() };
-            QUEUE.get_or_init(Queue::start).put(line);
+            QUEUE.get_or_init(start).put(line);
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        if let Some(command) = COMMAND.get() {
+            command.flush();
+        }
+    }
 }

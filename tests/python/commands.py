@@ -41,18 +41,23 @@ class Serving:
     """`zmqlocker serve` on a port of the system's choice, and what it logs."""
 
     def __init__(
-        self, *arguments: str, url: str | None = "tcp://127.0.0.1:*", **variables: str
+        self,
+        *arguments: str,
+        url: str | None = "tcp://127.0.0.1:*",
+        await_start: bool = True,
+        **variables: str,
     ) -> None:
         command = [*ZMQLOCKER, "serve", *([f"--url={url}"] if url else []), *arguments]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env=environment(variables)
         )
         self.lines: list[str] = []
-        #: The line that says what is served.
-        self.start = self.line_with("serving ")
-        found = re.search(r"(tcp|ipc)://[^\s,]+", self.start)
-        assert found, self.start
-        self.url = found[0]
+        if await_start:
+            #: The line that says what is served.
+            self.start = self.line_with("serving ")
+            found = re.search(r"(tcp|ipc)://[^\s,]+", self.start)
+            assert found, self.start
+            self.url = found[0]
 
     def line_with(self, text: str) -> str:
         """Wait for a line with this text in it."""

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from zmqlocker import LockTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from commands import Serving
 
 #: How long a test waits for what must happen, in seconds: far beyond any honest delay.
 PATIENCE = 30.0
@@ -172,3 +174,19 @@ def serve_limits(script: Callable[..., Script]) -> Callable[..., tuple[Script, s
         return server, server.line()
 
     return start
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Serving]]:
+    """Start `zmqlocker serve`; whatever still runs at the end of the test is killed."""
+    import commands  # noqa: PLC0415 - that module needs this one
+
+    started: list[Serving] = []
+
+    def start(*arguments: str, **options: Any) -> Serving:
+        started.append(commands.Serving(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()

@@ -7,26 +7,15 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import Serving, zmqlocker
+from commands import zmqlocker
 from conftest import PATIENCE
 from zmqlocker import LockerClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture
-def serving() -> Iterator[Callable[..., Serving]]:
-    started: list[Serving] = []
-
-    def start(*arguments: str, url: str | None = "tcp://127.0.0.1:*", **variables: str) -> Serving:
-        started.append(Serving(*arguments, url=url, **variables))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
+    from commands import Serving
 
 
 def remaining(url: str, key: str) -> int:
