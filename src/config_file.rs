@@ -7,15 +7,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{Span, Url};
-use crate::engine::{Limit, Limits, Rate, Rules};
+use crate::engine::{Bounds, Limit, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 
 /// The keys of a file.
 const KEYS: [&str; 7] =
     ["url", "patience", "data_dir", "max_requests", "in_seconds", "limits", "bounds"];
-
-/// The keys of its table `bounds`.
-const BOUNDS: [&str; 4] = ["keys_max", "waiters_max", "sessions_max", "leases_max"];
 
 /// How many errors of one file are told; the rest are counted.
 const ERRORS_MAX: usize = 20;
@@ -42,25 +39,7 @@ pub struct FileConfig {
     /// The rules in the order of the file, each for a key or a pattern; [`Rules::new`] takes them.
     pub limits: Vec<(String, Limits)>,
     /// How much the server holds.
-    pub bounds: BoundsConfig,
-}
-
-/// How much a server holds at most; each from 1 to [`BoundsConfig::BOUND_MAX`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BoundsConfig {
-    /// Keys that are in use.
-    pub keys_max: Option<usize>,
-    /// Requests that wait, of all keys together.
-    pub waiters_max: Option<usize>,
-    /// Clients that are known.
-    pub sessions_max: Option<usize>,
-    /// Leases, of all keys together.
-    pub leases_max: Option<usize>,
-}
-
-impl BoundsConfig {
-    /// The largest bound that can be asked for.
-    pub const BOUND_MAX: usize = 1_000_000_000;
+    pub bounds: SomeBounds,
 }
 
 impl FileConfig {
@@ -187,15 +166,14 @@ impl Errors {
         self.keep(value.span().start, Limits::new(limits?))
     }
 
-    fn bounds(&mut self, table: &DeTable<'_>) -> BoundsConfig {
-        let Some(table) = self.table(table, "bounds") else { return BoundsConfig::default() };
-        self.refuse_unknown(table, &BOUNDS);
-        BoundsConfig {
-            keys_max: self.value(table, "keys_max", bound),
-            waiters_max: self.value(table, "waiters_max", bound),
-            sessions_max: self.value(table, "sessions_max", bound),
-            leases_max: self.value(table, "leases_max", bound),
+    fn bounds(&mut self, table: &DeTable<'_>) -> SomeBounds {
+        let mut bounds = SomeBounds::default();
+        let Some(table) = self.table(table, "bounds") else { return bounds };
+        self.refuse_unknown(table, Bounds::NAMES);
+        for name in Bounds::NAMES {
+            self.value(table, name, |argument, value| bounds.set(name, integer(argument, value)?));
         }
+        bounds
     }
 
     /// The table of this name, if there is one.
@@ -282,15 +260,6 @@ fn integer(argument: &'static str, value: &DeValue<'_>) -> Result<i128, Error> {
     i128::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| Error::Config {
         argument,
         problem: format!("must be a number of fewer digits than {}", integer.as_str()),
-    })
-}
-
-fn bound(argument: &'static str, value: &DeValue<'_>) -> Result<usize, Error> {
-    let number = integer(argument, value)?;
-    let bound = usize::try_from(number).ok();
-    bound.filter(|bound| (1..=BoundsConfig::BOUND_MAX).contains(bound)).ok_or_else(|| {
-        let problem = format!("must be from 1 to {}, not {number}", BoundsConfig::BOUND_MAX);
-        Error::Config { argument, problem }
     })
 }
 

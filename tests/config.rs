@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use zmqlocker::config::Url;
-use zmqlocker::config_file::{BoundsConfig, FileConfig};
-use zmqlocker::engine::{Limits, Rate};
+use zmqlocker::config_file::FileConfig;
+use zmqlocker::engine::{Bounds, Limits, Rate, SomeBounds};
 
 const WHOLE: &str = r#"
 url = "tcp://127.0.0.1:7777"
@@ -22,9 +22,27 @@ openai = ["500/min", "20 at once"]
 [bounds]
 keys_max = 1_000_000
 waiters_max = 100_000
+key_waiters_max = 1_000
 sessions_max = 65_536
 leases_max = 0xf4240
+client_leases_max = 100
 "#;
+
+fn bounds(given: &[(&str, i128)]) -> SomeBounds {
+    let mut bounds = SomeBounds::default();
+    for (name, number) in given {
+        bounds.set(name, *number).unwrap();
+    }
+    bounds
+}
+
+#[test]
+fn every_bound_can_be_set_in_the_file() {
+    let lines: Vec<_> = Bounds::NAMES.iter().map(|name| format!("{name} = 7")).collect();
+    let file = FileConfig::parse("a", &format!("[bounds]\n{}", lines.join("\n"))).unwrap();
+    let resolved = file.bounds.over(Bounds::default());
+    assert!(Bounds::NAMES.iter().all(|name| resolved.named(name) == Some(7)), "{resolved:?}");
+}
 
 /// The problem of a file, without the name of the argument.
 fn problem(text: &str) -> String {
@@ -46,12 +64,14 @@ fn a_file_says_all_that_a_server_can_be_told() {
                 ("openai".to_owned(), limits(&["500/min", "20 at once"])),
                 ("tenant:*".to_owned(), limits(&["10/s"])),
             ],
-            bounds: BoundsConfig {
-                keys_max: Some(1_000_000),
-                waiters_max: Some(100_000),
-                sessions_max: Some(65_536),
-                leases_max: Some(1_000_000),
-            },
+            bounds: bounds(&[
+                ("keys_max", 1_000_000),
+                ("waiters_max", 100_000),
+                ("key_waiters_max", 1_000),
+                ("sessions_max", 65_536),
+                ("leases_max", 1_000_000),
+                ("client_leases_max", 100),
+            ]),
         }
     );
 }

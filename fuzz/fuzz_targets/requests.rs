@@ -14,7 +14,16 @@ const RULES: [(&str, &str); 4] =
 fuzz_target!(|messages: Vec<(u32, Vec<u8>)>| {
     let rules = RULES.map(|(key, limit)| (key.to_owned(), Limits::parse(&[limit]).unwrap()));
     let rules = Rules::new(rules, None).unwrap();
-    let bounds = Bounds { keys_max: 8, waiters_max: 4, sessions_max: 2, leases_max: 4 };
+    let bounds = Bounds {
+        keys_max: 8,
+        waiters_max: 4,
+        key_waiters_max: 3,
+        sessions_max: 2,
+        leases_max: 4,
+        client_leases_max: 3,
+        answers_max: 40,
+        client_answers_max: 30,
+    };
     let mut now = Timestamp::ZERO;
     let mut machine: Machine<()> = Machine::new(now, rules, Duration::from_millis(100), bounds);
     machine.number_grants_above(GrantId(8));

@@ -12,7 +12,7 @@ use crate::cli::logger::LogOptions;
 use crate::cli::signals::Signals;
 use crate::cli::{Failure, Status};
 use crate::config::{ServerConfig, Span, Url};
-use crate::engine::Limits;
+use crate::engine::{Limits, SomeBounds};
 use crate::error::Error;
 use crate::net::{Server, ServerSettings};
 
@@ -59,6 +59,16 @@ pub(super) struct Serve {
     /// A folder in which usage and locks outlive the server. [default: none]
     #[arg(long, value_name = "FOLDER", env = "ZMQLOCKER_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
+    /// How many of what there may be at a time, such as keys_max=1000; may be given several times.
+    /// docs/configuration.md has the names and the defaults.
+    #[arg(
+        long = "bound",
+        value_name = "NAME=NUMBER",
+        env = "ZMQLOCKER_BOUNDS",
+        hide_env_values = true,
+        value_delimiter = ';'
+    )]
+    bounds: Vec<String>,
     /// Serve other hosts although nothing is encrypted and everybody is let in.
     #[arg(long)]
     bind_anyway: bool,
@@ -104,6 +114,7 @@ impl Serve {
             limits: Some(limits_by_key(&self.limits)?).filter(|limits| !limits.is_empty()),
             patience: patience.transpose()?,
             data_dir: self.data_dir,
+            bounds: some_bounds(&self.bounds)?,
         })
     }
 }
@@ -124,6 +135,19 @@ fn limits_by_key(texts: &[String]) -> Result<Vec<(String, Limits)>, Error> {
     }
     let limits = |(key, limits): (&str, Vec<&str>)| Ok((key.to_owned(), Limits::parse(&limits)?));
     keys.into_iter().map(limits).collect()
+}
+
+fn some_bounds(texts: &[String]) -> Result<SomeBounds, Error> {
+    let mut bounds = SomeBounds::default();
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        let number = |(name, number): (&str, &str)| Some((name.to_owned(), number.parse().ok()?));
+        let (name, number) = text.split_once('=').and_then(number).ok_or_else(|| {
+            let problem = format!("must read NAME=NUMBER, as \"keys_max=1000\", not {text:?}");
+            Error::Config { argument: "bound", problem }
+        })?;
+        bounds.set(&name, number)?;
+    }
+    Ok(bounds)
 }
 
 /// An error if other hosts could reach a server that lets everybody in.

@@ -138,6 +138,8 @@ pub(super) struct Lent {
 #[derive(Debug)]
 pub(super) struct Grants {
     most: usize,
+    /// How many one session may have.
+    most_of_one: usize,
     last: GrantId,
     /// The number of the first that this run may give.
     first: GrantId,
@@ -168,12 +170,19 @@ struct Ends {
     last: u32,
     /// How many of them end with the session.
     count: u32,
+    /// How many there are, those of a session that was at this place before too.
+    all: u32,
+}
+
+impl Ends {
+    const NONE: Self = Self { first: NOWHERE, last: NOWHERE, count: 0, all: 0 };
 }
 
 impl Grants {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, most_of_one: usize) -> Self {
         Self {
             most: most.min(NOWHERE as usize),
+            most_of_one,
             last: GrantId(0),
             first: GrantId(1),
             index: HashTable::new(),
@@ -204,6 +213,12 @@ impl Grants {
         self.index.len() >= self.most
     }
 
+    /// Whether a session has as many as one may.
+    pub(super) fn is_full_of(&self, session: SessionId) -> bool {
+        let ends = self.of_session.get(session.place());
+        ends.is_some_and(|ends| ends.all as usize >= self.most_of_one)
+    }
+
     fn next_id(&self) -> GrantId {
         GrantId(self.last.0 + 1)
     }
@@ -217,7 +232,7 @@ impl Grants {
     pub(super) fn add(&mut self, id: GrantId, grant: Grant) {
         let session = grant.owner.place();
         if self.of_session.len() <= session {
-            self.of_session.resize(session + 1, Ends { first: NOWHERE, last: NOWHERE, count: 0 });
+            self.of_session.resize(session + 1, Ends::NONE);
         }
         let before = self.of_session[session].last;
         self.of_session[session].count += u32::from(grant.ends_with_session());
@@ -236,6 +251,7 @@ impl Grants {
             None => self.of_session[session].first = place,
         }
         self.of_session[session].last = place;
+        self.of_session[session].all += 1;
         let (hasher, slots) = (&self.hasher, &self.slots);
         let hash = |place: &u32| hasher.hash_one(slots[*place as usize].id.0);
         self.index.insert_unique(hash(&place), place, hash);
@@ -262,6 +278,7 @@ impl Grants {
         let (before, after, grant) = (*before, *after, grant.take()?);
         let ends = &mut self.of_session[grant.owner.place()];
         ends.count -= u32::from(grant.ends_with_session());
+        ends.all -= 1;
         match self.slots.get_mut(before as usize) {
             Some(slot) => slot.after = after,
             None => ends.first = after,

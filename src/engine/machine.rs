@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::engine::asked::Asked;
+use crate::engine::bounds::Bounds;
 use crate::engine::event::{Input, Output, Tally};
-use crate::engine::gate::{Bounds, Gate, Said};
+use crate::engine::gate::{Gate, Said};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
-use crate::engine::session::{ANSWERS_MAX, ClientInfo, SessionId, SessionName, Sessions};
+use crate::engine::session::{ClientInfo, SessionId, SessionName, Sessions};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
@@ -81,7 +82,7 @@ impl<E> Machine<E> {
         gate.open(now, Key::DEFAULT);
         Self {
             gate,
-            sessions: Sessions::new(bounds.sessions_max),
+            sessions: Sessions::new(&bounds),
             outputs: VecDeque::new(),
             tally: Tally::default(),
             closing: false,
@@ -204,35 +205,19 @@ impl<E> Machine<E> {
             };
             if lease.is_some_and(|grant| !self.gate.has(grant)) {
                 // The answer was lost, and the lease has ended since: nobody may hear of it now.
-                session.requests.remove(request_id);
+                self.forget_request(id, request_id);
             }
         }
+        let Some(session) = self.sessions.get_mut(id) else { return };
         if let Request::Release { grant } = request {
             session.lost.retain(|lost| lost != grant);
         }
         let reply = match session.requests.get(request_id) {
             None if request_id < session.floor => return,
-            None if session.requests.len() >= ANSWERS_MAX => Reply::Refuse(Problem {
-                code: Code::BoundExceeded,
-                message: format!(
-                    "{ANSWERS_MAX} answers wait for the client to say that it has them: raise \
-                     `floor`"
-                ),
-            }),
-            None => {
-                let asker = Asker::Client(id, request_id);
-                // Whoever asks again how things stand is told how they stand then.
-                match self.look(now, request) {
-                    Some(seen) => seen,
-                    None => match self.gate.handle(now, (asker, Some(id)), request) {
-                        None => return,
-                        Some((waiter, ahead)) => {
-                            self.begin_wait(id, request_id, Asked::Waiting(waiter));
-                            Reply::Queued { ahead }
-                        }
-                    },
-                }
-            }
+            None => match self.take_new(now, id, request_id, request) {
+                Some(reply) => reply,
+                None => return,
+            },
             Some(Asked::Cancelled) => return,
             Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
             Some(Asked::Answered(reply, _)) => reply.clone(),
@@ -240,22 +225,46 @@ impl<E> Machine<E> {
         self.outputs.push_back(Output::Reply { session: id, request: request_id, reply });
     }
 
-    fn begin_wait(&mut self, id: SessionId, request: RequestId, waiting: Asked) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        session.requests.insert(request, waiting);
-        session.waiting += 1;
-        let silent_at = session.silent_at();
-        if silent_at < session.due_at {
-            self.gate.timers.cancel(session.due_at, Timer::Session(id));
-            session.due_at = silent_at;
-            self.gate.timers.set(silent_at, Timer::Session(id));
+    /// Takes in a request that was not made before; what is to be said of it now, if the gate does
+    /// not say it.
+    fn take_new(
+        &mut self,
+        now: Timestamp,
+        id: SessionId,
+        request_id: RequestId,
+        request: &Request,
+    ) -> Option<Reply> {
+        // Whoever asks again how things stand is told how they stand then.
+        if let Some(seen) = self.look(now, request) {
+            return Some(seen);
         }
+        if let Err(problem) = self.sessions.room_for_request(id) {
+            self.tally.count(&problem);
+            return Some(Reply::Refuse(problem));
+        }
+        let asker = Asker::Client(id, request_id);
+        let (waiter, ahead) = self.gate.handle(now, (asker, Some(id)), request)?;
+        self.begin_wait(id, request_id, Asked::Waiting(waiter));
+        Some(Reply::Queued { ahead })
+    }
+
+    fn begin_wait(&mut self, id: SessionId, request: RequestId, waiting: Asked) {
+        let timers = &mut self.gate.timers;
+        self.sessions.change(id, |session| {
+            session.requests.insert(request, waiting);
+            session.waiting += 1;
+            let silent_at = session.silent_at();
+            if silent_at < session.due_at {
+                timers.cancel(session.due_at, Timer::Session(id));
+                session.due_at = silent_at;
+                timers.set(silent_at, Timer::Session(id));
+            }
+        });
     }
 
     fn beat(&mut self, now: Timestamp, id: SessionId, floor: RequestId) {
         self.hear(now, id);
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.raise_floor(floor);
+        if self.sessions.change(id, |session| session.raise_floor(floor)).is_some() {
             self.tell_losses(id);
         }
     }
@@ -274,17 +283,18 @@ impl<E> Machine<E> {
 
     fn cancel(&mut self, now: Timestamp, id: SessionId, request: RequestId) {
         self.hear(now, id);
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        if request < session.floor
-            || (session.requests.len() >= ANSWERS_MAX && session.requests.get(request).is_none())
-        {
-            return;
-        }
-        match session.requests.insert(request, Asked::Cancelled) {
-            Some(Asked::Waiting(waiter)) => {
-                session.waiting -= 1;
-                self.gate.leave(now, waiter);
+        let has_room = self.sessions.room_for_request(id).is_ok();
+        let cancelled = self.sessions.change(id, |session| {
+            let is_known = session.requests.get(request).is_some();
+            if request < session.floor || !(has_room || is_known) {
+                return None;
             }
+            let before = session.requests.insert(request, Asked::Cancelled);
+            session.waiting -= usize::from(matches!(before, Some(Asked::Waiting(_))));
+            before
+        });
+        match cancelled.flatten() {
+            Some(Asked::Waiting(waiter)) => drop(self.gate.leave(now, waiter)),
             Some(Asked::Answered(reply, charges)) => self.take_back(now, &reply, &charges),
             Some(Asked::Cancelled) | None => {}
         }
@@ -314,7 +324,7 @@ impl<E> Machine<E> {
     }
 
     fn forget_request(&mut self, id: SessionId, request: RequestId) -> Option<Asked> {
-        self.sessions.get_mut(id)?.requests.remove(request)
+        self.sessions.change(id, |session| session.requests.remove(request))?
     }
 
     /// Whatever was granted with an answer comes back.
@@ -440,12 +450,14 @@ impl<E> Machine<E> {
                 reply = Reply::Refuse(Problem { code: Code::Closing, message });
             }
         }
-        let Some(session) = self.sessions.get_mut(id) else { return };
         let answered = Asked::Answered(reply.clone(), charges);
-        if let Some(Asked::Waiting(_)) = session.requests.insert(request, answered) {
-            session.waiting -= 1;
+        let kept = self.sessions.change(id, |session| {
+            let before = session.requests.insert(request, answered);
+            session.waiting -= usize::from(matches!(before, Some(Asked::Waiting(_))));
+        });
+        if kept.is_some() {
+            self.outputs.push_back(Output::Reply { session: id, request, reply });
         }
-        self.outputs.push_back(Output::Reply { session: id, request, reply });
     }
 
     /// Tells a waiter that it closed a cycle, and which.

@@ -1,6 +1,7 @@
 //! SANS-IO: who gets a permit, and when. No clock, socket, thread or random number lives here.
 
 mod asked;
+mod bounds;
 mod busiest;
 mod event;
 mod gate;
@@ -22,8 +23,9 @@ mod table;
 mod timers;
 mod waiters;
 
+pub use bounds::{Bounds, SomeBounds};
 pub use event::{Input, Output, Tally};
-pub use gate::{Bounds, Restored, Unfit};
+pub use gate::{Restored, Unfit};
 pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
 pub use lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape, Term};
@@ -32,7 +34,5 @@ pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };
 pub use rules::{Limits, Rules};
-pub use session::{
-    ANSWERS_MAX, ClientInfo, SESSION_SILENCE_MAX, SessionId, SessionName, WAITER_SILENCE_MAX,
-};
+pub use session::{ClientInfo, SESSION_SILENCE_MAX, SessionId, SessionName, WAITER_SILENCE_MAX};
 pub use status::{ClientPage, ClientRow, KeyPage, KeyRow, ServerFacts, ServerStatus};

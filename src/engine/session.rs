@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::engine::asked::Requests;
-use crate::engine::request::{GrantId, RequestId};
+use crate::engine::bounds::Bounds;
+use crate::engine::request::{Code, GrantId, Problem, RequestId};
 use crate::time::Timestamp;
 
 /// A session's place among the sessions. Once it is forgotten this leads nowhere.
@@ -54,9 +55,6 @@ pub const WAITER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// After so long without a message, and without leases, a session is forgotten.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// How many answers are kept for a session that does not say that it has them.
-pub const ANSWERS_MAX: usize = 65_536;
 
 /// How many places of sessions are looked at for one page.
 pub(super) const SESSIONS_A_PAGE: usize = 4096;
@@ -114,14 +112,25 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Sessions {
     most: usize,
+    /// How many answers may be kept for one of them, and for all together.
+    answers_max: (usize, usize),
+    /// How many requests of all of them are on record.
+    requests: usize,
     by_name: BTreeMap<SessionName, SessionId>,
     slots: Vec<(u32, Option<Session>)>,
     free: Vec<u32>,
 }
 
 impl Sessions {
-    pub(super) const fn new(most: usize) -> Self {
-        Self { most, by_name: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
+    pub(super) const fn new(bounds: &Bounds) -> Self {
+        Self {
+            most: bounds.sessions_max,
+            answers_max: (bounds.client_answers_max, bounds.answers_max),
+            requests: 0,
+            by_name: BTreeMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// The session of that name, made if it is not there; `None` if there are too many.
@@ -158,8 +167,43 @@ impl Sessions {
         session.as_ref().filter(|_| *generation == id.generation)
     }
 
+    /// Changes what is on record of a session's requests. `None` if there is no such session.
+    pub(super) fn change<T>(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut Session) -> T,
+    ) -> Option<T> {
+        let session = self.get_mut(id)?;
+        let before = session.requests.len();
+        let changed = change(session);
+        let after = session.requests.len();
+        self.requests = self.requests + after - before;
+        Some(changed)
+    }
+
+    /// Whether one more request of a session may be put on record.
+    pub(super) fn room_for_request(&self, id: SessionId) -> Result<(), Problem> {
+        let (of_one, of_all) = self.answers_max;
+        let kept = self.get(id).map_or(0, |session| session.requests.len());
+        let message = if kept >= of_one {
+            format!(
+                "{kept} answers wait for the client to say that it has them, as many as may \
+                 (`client_answers_max`): raise `floor`"
+            )
+        } else if self.requests >= of_all {
+            "the server keeps as many answers as it may until clients say that they have them \
+             (`answers_max`): raise `floor`, or try again later"
+                .to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Problem { code: Code::BoundExceeded, message })
+    }
+
     pub(super) fn remove(&mut self, id: SessionId) {
-        let Some(name) = self.get(id).map(|session| session.name) else { return };
+        let Some(session) = self.get(id) else { return };
+        let (name, requests) = (session.name, session.requests.len());
+        self.requests -= requests;
         self.by_name.remove(&name);
         let (generation, session) = &mut self.slots[id.place()];
         *generation = generation.wrapping_add(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{ServerConfig, Url};
 use crate::config_file::FileConfig;
-use crate::engine::{Bounds, Limits, Rate, Rules};
+use crate::engine::{Bounds, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 
 /// Where a server serves if nothing else is said.
@@ -33,6 +33,8 @@ pub struct ServerSettings {
     pub patience: Option<Duration>,
     /// Where usage outlives the server.
     pub data_dir: Option<PathBuf>,
+    /// How many of what there may be at a time.
+    pub bounds: SomeBounds,
 }
 
 impl ServerSettings {
@@ -45,19 +47,12 @@ impl ServerSettings {
         let file = self.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
         let url = self.url.clone().or(file.url);
         let default_url = if self.is_local { LOCAL_URL } else { URL };
-        let bound = |given: Option<usize>, default| given.unwrap_or(default);
-        let default = Bounds::default();
         Ok(ServerConfig {
             rules: self.rules(file.limits, file.rate)?,
             url: url.map_or_else(|| Url::parse(default_url), Ok)?,
             patience: self.patience.or(file.patience).unwrap_or_default(),
             data_dir: self.data_dir.clone().or(file.data_dir),
-            bounds: Bounds {
-                keys_max: bound(file.bounds.keys_max, default.keys_max),
-                waiters_max: bound(file.bounds.waiters_max, default.waiters_max),
-                sessions_max: bound(file.bounds.sessions_max, default.sessions_max),
-                leases_max: bound(file.bounds.leases_max, default.leases_max),
-            },
+            bounds: self.bounds.over(file.bounds.over(Bounds::default())),
         })
     }
 

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyMapping, PyTuple};
 
 use crate::config::{Span, Url};
-use crate::engine::Rate;
+use crate::engine::{Rate, SomeBounds};
 use crate::error::Error;
 use crate::net::{Server, ServerSettings};
 use crate::python::argument::{Count, Given, Seconds};
@@ -42,6 +42,9 @@ const SLICE: Duration = Duration::from_millis(50);
 ///
 /// `data_dir` is a folder in which the usage of limits of five seconds and more outlives the
 /// server, however it ends. Each server needs a folder of its own.
+///
+/// `bounds` says how many of what there may be at a time, as in `{"keys_max": 1000}`; names and
+/// defaults are in docs/configuration.md. What is full refuses with `BoundExceeded`.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -53,12 +56,12 @@ impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, limits=None, config=None, block=True, patience=0.0, \
-                             data_dir=None)")]
+                             data_dir=None, bounds=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
         limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
         config=None, block=true, patience=Given::Nothing,
-        data_dir: "str | PathLike[str] | None" = None
+        data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -71,6 +74,7 @@ impl LockerServer {
         block: bool,
         patience: Given<Seconds>,
         data_dir: Option<PathBuf>,
+        bounds: Option<BTreeMap<String, Count>>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -91,6 +95,7 @@ impl LockerServer {
                 .map(|seconds| Span::NotNegative.parse("patience", seconds.0))
                 .transpose()?,
             data_dir,
+            bounds: some_bounds(bounds.unwrap_or_default())?,
         };
         let config = settings.resolve()?;
         let server = Arc::new(Server::start(&config)?);
@@ -180,6 +185,14 @@ impl LockerServer {
         sighup.restore(py)?;
         outcome
     }
+}
+
+fn some_bounds(given: BTreeMap<String, Count>) -> Result<SomeBounds, Error> {
+    let mut bounds = SomeBounds::default();
+    for (name, Count(number)) in given {
+        bounds.set(&name, number)?;
+    }
+    Ok(bounds)
 }
 
 /// The handler of a signal while a server blocks the main thread, unless the user has set one.

@@ -1,6 +1,7 @@
 //! The engine from outside: laws against naive models, on a clock that moves when it is told to.
 
 mod blocks;
+mod bounds;
 mod deadlocks;
 mod laws;
 mod leases;

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zmqlocker::engine::{
-    ANSWERS_MAX, Bounds, Code, Hold, Input, Reply, RequestId, SessionId, Wait,
-};
+use zmqlocker::engine::{Bounds, Code, Hold, Input, Reply, RequestId, SessionId, Wait};
 
 use crate::{Desk, SECOND, acquire, code, wait_for};
 
@@ -135,7 +133,7 @@ fn a_client_that_never_says_what_it_has_is_refused_and_told_why() {
     let mut desk = Desk::new(&[], &["1/s"]);
     let session = desk.greet(1);
     let request = acquire(&[("k", 1)], Wait::No, Hold::Spend);
-    for _ in 0..ANSWERS_MAX {
+    for _ in 0..Bounds::default().client_answers_max {
         desk.send(session, &request);
     }
     desk.heard.clear();

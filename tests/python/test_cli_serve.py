@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from commands import zmqlocker
 from conftest import PATIENCE
-from zmqlocker import LockerClient
+from zmqlocker import BoundExceeded, LockerClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,17 @@ def test_flags_go_before_the_environment_and_that_before_the_file(
     assert [remaining(server.url, key) for key in "ac"] == [2, 3]
 
 
+def test_bounds_are_given_like_limits(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    file = tmp_path / "zmqlocker.toml"
+    file.write_text("[bounds]\nkeys_max = 1\nclient_answers_max = 2\n")
+    server = serving("--limit=*=9/h", f"--config={file}", ZMQLOCKER_BOUNDS="keys_max=2; ")
+    with LockerClient(server.url, timeout=PATIENCE) as client:
+        # The key `default` is in use from the start.
+        assert client.try_acquire("a")
+        with pytest.raises(BoundExceeded, match=r'key "b" is one too many.*`keys_max`'):
+            client.try_acquire("b")
+
+
 def test_a_server_for_other_hosts_has_to_be_wanted(
     serving: Callable[..., Serving], tmp_path: Path
 ) -> None:
@@ -115,6 +126,9 @@ def test_what_is_wrong_is_told_in_a_line_and_the_status_is_2(
         ("--limit=500/min", 'limit must read KEY=TEXT, as "openai=500/min", not "500/min"'),
         ("--limit=a=much", 'limit must read like "500/min"'),
         ("--patience=-1", "patience must be from 0"),
+        ("--bound=keys_max", 'bound must read NAME=NUMBER, as "keys_max=1000", not "keys_max"'),
+        ("--bound=keys_max=0", "keys_max must be from 1 to 1000000000, not 0"),
+        ("--bound=tea_max=1", 'bounds has no "tea_max": there are keys_max'),
         ("--config=/nowhere.toml", "config /nowhere.toml cannot be read"),
         (f"--url={server.url}", "is in use"),
         (f"--data-dir={tmp_path / 'data'}", "data_dir"),

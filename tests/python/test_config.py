@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import PATIENCE
-from zmqlocker import ConfigError, LockerClient, LockerServer
+from zmqlocker import BoundExceeded, ConfigError, LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,3 +147,36 @@ def test_sighup_reads_the_file_anew(
         assert [client.next("tenant:1") for _ in range(2)] == ["go", "sorry"]
     program.signal(signal.SIGTERM)
     assert program.finish()[0] == 0
+
+
+def test_bounds_are_given_by_name_and_go_before_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "zmqlocker.toml"
+    file.write_text("[bounds]\nkeys_max = 2\nwaiters_max = 7\n")
+    bounds = {"keys_max": 3}
+    with (
+        LockerServer(
+            1, 3600.0, "tcp://127.0.0.1:*", config=file, bounds=bounds, block=False
+        ) as server,
+        LockerClient(server.url, timeout=PATIENCE) as client,
+    ):
+        # The key `default` is in use from the start.
+        assert client.try_acquire("a")
+        assert client.try_acquire("b")
+        with pytest.raises(BoundExceeded, match=r'key "c" is one too many.*`keys_max`'):
+            client.try_acquire("c")
+        client.reset("a")
+        assert client.try_acquire("c")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"tea_max": 1}, 'bounds has no "tea_max": there are keys_max, waiters_max,'),
+        ({"keys_max": 0}, "keys_max must be from 1 to 1000000000, not 0"),
+        ({"keys_max": 10**30}, "keys_max must be from 1 to 1000000000, not "),
+    ],
+)
+def test_a_bound_that_is_wrong_is_told(bounds: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LockerServer(url="tcp://127.0.0.1:*", bounds=bounds, block=False)
+    assert str(caught.value).startswith(message)

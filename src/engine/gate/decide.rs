@@ -6,7 +6,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::deadlock::DEADLOCK_AFTER;
-use super::{Gate, Said, Verdict, Whose, decision, no_room_for_grants};
+use super::{Gate, Said, Verdict, Whose, decision};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lease, Taken};
 use crate::engine::key::Key;
 use crate::engine::limit::Kind;
@@ -140,8 +140,8 @@ impl<A> Gate<A> {
             }),
         };
         let keeper = owner.filter(|_| holds);
-        if keeper.is_some() && self.grants.is_full() {
-            return self.reply(asker, Reply::Refuse(no_room_for_grants()));
+        if let Some(Err(problem)) = keeper.map(|owner| self.room_for_grant(owner)) {
+            return self.reply(asker, Reply::Refuse(problem));
         }
         let mut charges: Charges =
             parts.iter().filter_map(|(key, cost)| self.charge(now, *key, *cost)).collect();

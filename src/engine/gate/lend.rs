@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Gate, Said, Whose, no_room_for_grants};
+use super::{Gate, Said, Whose};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lent, Taken};
 use crate::engine::key::Key;
 use crate::engine::limit::Claim;
@@ -35,9 +35,8 @@ impl<A> Gate<A> {
         let id = self.find_or_add(now, key, &[])?;
         let one = Parts::from_elem((id, 1), 1);
         self.check(&one, false)?;
-        let Some(owner) = owner.filter(|_| !self.grants.is_full()) else {
-            return Err(no_room_for_grants());
-        };
+        let owner = owner.ok_or_else(|| Self::not_held("a block needs a session"))?;
+        self.room_for_grant(owner)?;
         let verdict = self.verdict(now, &one, Whose::Newcomer);
         let lent = if verdict.at <= now { self.claim(now, id, wanted.permits()) } else { None };
         let Some((claims, permits, valid_for)) = lent else {

@@ -26,6 +26,7 @@ use deadlock::Actors;
 pub use record::{Restored, Unfit};
 use renewal::Renewed;
 
+use crate::engine::bounds::Bounds;
 use crate::engine::busiest::Busiest;
 use crate::engine::grant::{Charges, Grants};
 use crate::engine::key::Key;
@@ -40,30 +41,6 @@ use crate::engine::table::{KeyId, KeyState, Space, Table};
 use crate::engine::timers::{Timer, Timers};
 use crate::engine::waiters::{Ask, Parts, Waiter, WaiterId, Waiters};
 use crate::time::Timestamp;
-
-/// How many of what there may be at a time. What is full refuses, and says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Keys that are not idle.
-    pub keys_max: usize,
-    /// Requests that wait.
-    pub waiters_max: usize,
-    /// Sessions of clients.
-    pub sessions_max: usize,
-    /// Leases, reservations and blocks together.
-    pub leases_max: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            keys_max: 10_000_000,
-            waiters_max: 100_000,
-            sessions_max: 65_536,
-            leases_max: 1_000_000,
-        }
-    }
-}
 
 /// Something that the gate says.
 #[derive(Debug)]
@@ -95,6 +72,8 @@ pub(super) struct Gate<A> {
     patience: Duration,
     table: Table,
     waiters: Waiters<A>,
+    /// How many may wait for one key.
+    key_waiters_max: usize,
     pub(super) grants: Grants,
     /// When each session was heard last.
     heard: Vec<Timestamp>,
@@ -130,7 +109,8 @@ impl<A> Gate<A> {
             patience,
             table: Table::new(bounds.keys_max),
             waiters: Waiters::new(bounds.waiters_max),
-            grants: Grants::new(bounds.leases_max),
+            key_waiters_max: bounds.key_waiters_max,
+            grants: Grants::new(bounds.leases_max, bounds.client_leases_max),
             heard: Vec::new(),
             renewed: Vec::new(),
             timers: Timers::default(),
@@ -283,8 +263,9 @@ impl<A> Gate<A> {
         }
         let deadline = match wait {
             Wait::No => None,
-            Wait::Patience => Some(now + self.patience)
-                .filter(|deadline| verdict.at <= *deadline && !self.waiters.is_full()),
+            Wait::Patience => Some(now + self.patience).filter(|deadline| {
+                verdict.at <= *deadline && self.room_to_wait(&ask.parts).is_ok()
+            }),
             Wait::UpTo(length) => Some(now + length),
         };
         match deadline {
@@ -293,14 +274,29 @@ impl<A> Gate<A> {
                 self.count_refused(now, ask.parts[verdict.part].0);
                 self.reply(ask.asker, Reply::Decision(decision));
             }
-            Some(_) if self.waiters.is_full() => {
-                self.reply(ask.asker, Reply::Refuse(no_room("waiter (`waiters_max`)")));
-            }
-            Some(deadline) => {
-                return Some(self.enqueue(now, Waiter { ask, since: now, deadline }));
-            }
+            Some(deadline) => match self.room_to_wait(&ask.parts) {
+                Ok(()) => return Some(self.enqueue(now, Waiter { ask, since: now, deadline })),
+                Err(problem) => self.reply(ask.asker, Reply::Refuse(problem)),
+            },
         }
         None
+    }
+
+    /// Whether one more may wait for these keys.
+    fn room_to_wait(&self, parts: &Parts) -> Result<(), Problem> {
+        if self.waiters.is_full() {
+            return Err(no_room("the server has no room for another waiter (`waiters_max`)"));
+        }
+        let waiters = |state: &KeyState| state.rest.as_ref().map_or(0, |rest| rest.queue.len());
+        for state in parts.iter().filter_map(|(key, _)| self.table.get(*key)) {
+            if waiters(state) >= self.key_waiters_max {
+                let name = &state.name;
+                return Err(no_room(&format!(
+                    "key {name:?} has as many waiters as it may (`key_waiters_max`)"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The keys of a demand, each of which is in use from now on.
@@ -358,6 +354,21 @@ impl<A> Gate<A> {
         })
     }
 
+    /// Whether a client may be granted one more thing that it can give back.
+    fn room_for_grant(&self, owner: SessionId) -> Result<(), Problem> {
+        if self.grants.is_full() {
+            let what = "the server has no room for another lease, reservation or block \
+                        (`leases_max`)";
+            return Err(no_room(what));
+        }
+        if self.grants.is_full_of(owner) {
+            let message = "the client has as many leases, reservations and blocks as one may \
+                           (`client_leases_max`): give some back first";
+            return Err(Problem { code: Code::BoundExceeded, message: message.to_owned() });
+        }
+        Ok(())
+    }
+
     fn reply(&mut self, to: A, reply: Reply) {
         self.said.push_back(Said::Reply { to, reply, charges: SmallVec::new() });
     }
@@ -369,12 +380,8 @@ impl<A> Gate<A> {
     }
 }
 
-fn no_room_for_grants() -> Problem {
-    no_room("lease, reservation or block (`leases_max`)")
-}
-
 fn no_room(what: &str) -> Problem {
-    let message = format!("the server has no room for another {what}: try again later");
+    let message = format!("{what}: try again later");
     Problem { code: Code::BoundExceeded, message }
 }
 

@@ -1,7 +1,7 @@
 //! What an earlier run of the server has granted, and its holders hold on.
 
 use super::settle::margin;
-use super::{Gate, hold, no_room_for_grants};
+use super::{Gate, hold};
 use crate::engine::grant::{Grant, GrantKind, Lease};
 use crate::engine::lock::LockRequest;
 use crate::engine::request::{GrantId, Problem, Reply};
@@ -63,9 +63,7 @@ impl<A> Gate<A> {
         if now >= self.reclaim_until {
             return Err(gone());
         }
-        if self.grants.is_full() {
-            return Err(no_room_for_grants());
-        }
+        self.room_for_grant(owner)?;
         let parts = self.lock_parts(now, &wanted.locks)?;
         let was_free = |(key, permits): &(KeyId, u64)| {
             let Some(state) = self.table.get(*key) else { return false };
