@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod fallback;
 pub mod locker;
+pub mod registry;
 pub mod spending;
 pub mod time;
 pub mod wire;
