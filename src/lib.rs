@@ -5,11 +5,13 @@
 //! ZeroMQ and hears [`Go`](answer::Answer::Go) or [`Sorry`](answer::Answer::Sorry).
 //!
 //! The decisions are made by [`engine`], which reads no clock and opens no socket; [`asking`] says
-//! which server a client asks, and when again; [`wire`] turns both into bytes. Only [`net`] touches
+//! which server a client asks, and when again; [`cluster`] says which of several servers decides,
+//! and [`registry`] keeps what they agree on; [`wire`] turns both into bytes. Only [`net`] touches
 //! the world.
 
 pub mod answer;
 pub mod asking;
+pub mod cluster;
 pub mod config;
 pub mod config_file;
 pub mod conversation;

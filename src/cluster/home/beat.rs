@@ -1,0 +1,149 @@
+//! Being a member, and staying alive: rules R1 and R2.
+
+use crate::cluster::home::{Home, Lane, Membership, Message, Output, Problem, Purpose};
+use crate::cluster::record::{ServerRecord, server_key};
+use crate::registry::{Change, Guard, Outcome, Revision, Transaction};
+use crate::time::Timestamp;
+
+impl Home {
+    /// Registers, beats or leaves, whichever is due.
+    pub(super) fn advance_beat(&mut self, now: Timestamp) {
+        if !self.beat.is_free(self.looked) || !self.has_looked {
+            return;
+        }
+        match self.membership {
+            Some(_) if self.has_handed_all() => self.quit(now),
+            Some(membership) if self.beat.due_at <= now => self.send_beat(now, membership),
+            Some(_) => {}
+            None if self.leaving.is_some() => {
+                self.has_ended = true;
+                self.outputs.push_back(Output::Left);
+            }
+            None => self.join(now),
+        }
+    }
+
+    fn join(&mut self, now: Timestamp) {
+        if self.state.cluster.is_none() {
+            return;
+        }
+        let name = &self.settings.name;
+        let key = server_key(name);
+        let Some(entry) = self.state.servers.get(name) else {
+            let guards = vec![Guard::Modified(key.clone(), Revision::NONE)];
+            let changes = vec![Change::Put(key, self.record().encode())];
+            let transaction = Transaction { guards, changes };
+            return self.send(now, Purpose::Register, Message::Transact(transaction));
+        };
+        // An earlier server of this name, unless it is alive. Its last beat may come after its end.
+        if self.seen.get(name).is_some_and(|seen| seen.changes > 1) {
+            let url = entry.record.url.clone();
+            return self.fail(Problem::NameTaken { name: name.clone(), url });
+        }
+        if self.is_stale(now, name) {
+            let guards = vec![Guard::Modified(key.clone(), entry.modified)];
+            let transaction = Transaction { guards, changes: vec![Change::Delete(key)] };
+            self.send(now, Purpose::Unseat, Message::Transact(transaction));
+        }
+    }
+
+    fn send_beat(&mut self, now: Timestamp, membership: Membership) {
+        let Membership { incarnation, last } = membership;
+        let key = server_key(&self.settings.name);
+        let guards = vec![Guard::Modified(key.clone(), last)];
+        let changes = vec![Change::Put(key, self.record().encode())];
+        let is_leaving = self.leaving.is_some();
+        self.beat.due_at = now + self.times.beat;
+        let message = Message::Transact(Transaction { guards, changes });
+        self.send(now, Purpose::Beat { incarnation, is_leaving }, message);
+    }
+
+    fn quit(&mut self, now: Timestamp) {
+        let Some(membership) = self.membership else { return };
+        let key = server_key(&self.settings.name);
+        let guards = vec![Guard::Modified(key.clone(), membership.last)];
+        let transaction = Transaction { guards, changes: vec![Change::Delete(key)] };
+        self.send(now, Purpose::Quit, Message::Transact(transaction));
+    }
+
+    fn record(&self) -> ServerRecord {
+        ServerRecord {
+            run: self.settings.run,
+            is_leaving: self.leaving.is_some(),
+            version: self.settings.version.clone(),
+            url: self.settings.url.clone(),
+        }
+    }
+
+    /// A transaction ended, or nobody knows how.
+    pub(super) fn hear_outcome(
+        &mut self,
+        now: Timestamp,
+        purpose: &Purpose,
+        sent: Timestamp,
+        outcome: &Outcome,
+    ) {
+        let Outcome::Done(revision) = *outcome else {
+            return self.look_first(now, purpose.lane());
+        };
+        self.newest = self.newest.max(revision);
+        match purpose {
+            Purpose::Beat { incarnation, is_leaving } => {
+                self.hear_beat(now, *incarnation, *is_leaving, sent, revision);
+            }
+            Purpose::Register => {
+                // What came with a look meanwhile is as new.
+                if self.membership.is_none() && self.state_at < revision {
+                    self.state_at = revision;
+                    self.begin(now, revision, revision);
+                }
+                self.extend(revision, revision, sent);
+            }
+            Purpose::Quit => self.drop_all(),
+            Purpose::Tidy => self.read_holds.clear(),
+            // What it has changed, a look from then on shows, and whose it is now.
+            Purpose::Unseat
+            | Purpose::Found
+            | Purpose::TakeOver { .. }
+            | Purpose::HandOver { .. }
+            | Purpose::Cover => {
+                self.state_at = self.state_at.max(revision);
+                self.look_first(now, purpose.lane());
+            }
+            Purpose::Look { .. } | Purpose::ReadHolds => {}
+        }
+    }
+
+    fn hear_beat(
+        &mut self,
+        now: Timestamp,
+        incarnation: Revision,
+        is_leaving: bool,
+        sent: Timestamp,
+        revision: Revision,
+    ) {
+        self.extend(incarnation, revision, sent);
+        if is_leaving && let Some(leaving) = &mut self.leaving {
+            leaving.told_at.get_or_insert(now);
+        }
+    }
+
+    /// The entry of this incarnation was written by this revision: it lives on from when that was
+    /// sent, not from the answer.
+    fn extend(&mut self, incarnation: Revision, revision: Revision, sent: Timestamp) {
+        if let Some(membership) = &mut self.membership
+            && membership.incarnation == incarnation
+        {
+            membership.last = membership.last.max(revision);
+            self.until = self.until.max(sent + self.times.alive);
+        }
+    }
+
+    /// This server is a member from now on. It has nothing yet.
+    pub(super) fn begin(&mut self, now: Timestamp, incarnation: Revision, last: Revision) {
+        self.membership = Some(Membership { incarnation, last });
+        self.until = Timestamp::ZERO;
+        self.beat.due_at = now;
+        self.look_first(now, Lane::Look);
+    }
+}
