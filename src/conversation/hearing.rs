@@ -77,8 +77,8 @@ impl Conversation {
                         self.deadlines.insert((later, id));
                     }
                     self.asking.handle(now, asking::Input::Queued(id));
-                    self.talks[link.0].waiting += 1;
-                    self.talks[link.0].schedule_beat_from(now);
+                    let interval = question.beat_interval();
+                    self.talks[link.0].begin_wait(now, interval);
                 }
                 return;
             }

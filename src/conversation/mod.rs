@@ -431,7 +431,7 @@ impl Conversation {
                 question.queued_on = None;
             }
         }
-        self.talks[link.0].waiting = 0;
+        self.talks[link.0].end_waits();
     }
 
     /// Ends the requests whose callers' time has run out.
@@ -470,7 +470,7 @@ impl Conversation {
         }
         if let Some(link) = question.queued_on {
             let talk = &mut self.talks[link.0];
-            talk.waiting = talk.waiting.saturating_sub(1);
+            talk.end_wait(question.beat_interval());
             if self.available {
                 talk.schedule_beat();
             }

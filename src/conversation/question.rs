@@ -5,6 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::asking::LinkId;
+use crate::conversation::BEAT_INTERVAL;
 use crate::engine::{GrantId, Reply, Term};
 use crate::time::Timestamp;
 use crate::wire::request::Wanted;
@@ -85,6 +86,13 @@ impl Question {
             queued_on: None,
             together: None,
         }
+    }
+
+    /// How often the server has to hear of us while it waits there. A lease that it waits for is
+    /// counted from the last beat before the grant: as much of it is left as after a renewal.
+    pub(super) fn beat_interval(&self) -> Duration {
+        let renewal = self.lease.as_ref().map(|(term, _)| term.ttl / 3);
+        renewal.map_or(BEAT_INTERVAL, |renewal| renewal.min(BEAT_INTERVAL))
     }
 
     /// How many requests it is.

@@ -1,9 +1,8 @@
 //! What is said on one link, and how long what is held there is safe.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::conversation::BEAT_INTERVAL;
 use crate::conversation::leases::{Lease, Leases, shortened};
 use crate::engine::{ClientInfo, GrantId, Reply, RequestId, SessionName, Term};
 use crate::time::Timestamp;
@@ -33,8 +32,8 @@ pub(super) struct Talk {
     /// The instant up to which the server has heard us for certain.
     pub(super) heard_at: Timestamp,
     pub(super) leases: Leases,
-    /// How many requests wait at this server.
-    pub(super) waiting: usize,
+    /// How many requests wait at this server, by how often it has to hear of us for each.
+    waits: BTreeMap<Duration, usize>,
     pub(super) next_beat: Option<Timestamp>,
     /// Whether a hello was said on any connection: the server was told something.
     pub(super) has_spoken: bool,
@@ -177,10 +176,31 @@ impl Talk {
         }
     }
 
+    /// A request waits at this server.
+    pub(super) fn begin_wait(&mut self, now: Timestamp, interval: Duration) {
+        *self.waits.entry(interval).or_default() += 1;
+        self.schedule_beat_from(now);
+    }
+
+    /// It waits there no more.
+    pub(super) fn end_wait(&mut self, interval: Duration) {
+        if let Some(count) = self.waits.get_mut(&interval) {
+            *count -= 1;
+            if *count == 0 {
+                self.waits.remove(&interval);
+            }
+        }
+    }
+
+    /// No request waits there any more.
+    pub(super) fn end_waits(&mut self) {
+        self.waits.clear();
+    }
+
     /// How often the server has to hear of us.
     pub(super) fn interval(&self) -> Option<Duration> {
         let lease = self.leases.shortest().map(|ttl| ttl / 3);
-        let wait = (self.waiting > 0).then_some(BEAT_INTERVAL);
+        let wait = self.waits.first_key_value().map(|(interval, _)| *interval);
         lease.into_iter().chain(wait).min()
     }
 

@@ -134,22 +134,22 @@ fn a_lease_that_is_renewed_is_counted_from_its_last_sending() {
 #[test]
 fn what_was_waited_for_was_not_granted_before_the_last_beat_that_was_heard() {
     let mut side = Side::new(1);
-    side.ask(&lock(1_000, Some(1_000), Wait::UpTo(millis(9_000))), None);
+    side.ask(&lock(1_500, Some(1_500), Wait::UpTo(millis(9_000))), None);
     side.said();
     side.answer(A, 1, &QUEUED);
     side.advance(1_050);
     side.heard(A, 2);
     side.answer(A, 1, &yes(Some(9)));
-    assert_eq!(safe_for(&side, 9), Some(946));
+    assert_eq!(safe_for(&side, 9), Some(1_444));
     // The beat of 1500 ms was not heard, so it may have come after the grant.
     let mut side = Side::new(1);
-    side.ask(&lock(1_000, Some(1_000), Wait::UpTo(millis(9_000))), None);
+    side.ask(&lock(1_500, Some(1_500), Wait::UpTo(millis(9_000))), None);
     side.said();
     side.answer(A, 1, &QUEUED);
     side.advance(1_050);
     side.heard(A, 1);
     side.answer(A, 1, &yes(Some(9)));
-    assert_eq!(safe_for(&side, 9), Some(446));
+    assert_eq!(safe_for(&side, 9), Some(944));
 }
 
 #[test]
@@ -165,6 +165,18 @@ fn what_waited_on_a_connection_that_is_gone_may_have_been_granted_since_its_firs
     side.said();
     side.answer(A, 1, &yes(Some(9)));
     assert_eq!(safe_for(&side, 9), Some(2_988 - 1_050));
+}
+
+#[test]
+fn a_lease_that_was_waited_for_is_as_fresh_as_one_that_was_renewed() {
+    let mut side = Side::new(1);
+    side.ask(&lock(300, None, Wait::UpTo(millis(60_000))), None);
+    side.said();
+    side.welcome(A, 1);
+    side.answer(A, 1, &QUEUED);
+    assert_eq!(beats(&mut side, 1_050), (1..=10).map(|beat| beat * 100).collect::<Vec<_>>());
+    side.answer(A, 1, &yes(Some(9)));
+    assert_eq!(safe_for(&side, 9), Some(248));
 }
 
 #[test]
