@@ -19,7 +19,7 @@ from zmqlocker import _zmqlocker
 from zmqlocker._asyncio_held import Block, Permit, Reservation
 from zmqlocker._asyncio_lock import Lease, Lock, Loss
 from zmqlocker._decorators import during_async
-from zmqlocker._exceptions import Forgotten, LockerError, ServerUnavailable
+from zmqlocker._exceptions import Forgotten, LockerError, LockTimeout, ServerUnavailable
 from zmqlocker._lease import LockInfo, Locking, RwLock, lock_infos
 from zmqlocker._status import MOST, ClientInfo, KeyInfo, ServerStatus, client_infos, key_infos
 
@@ -296,10 +296,10 @@ class LockerClient(Locking[Lock]):
     async def _try_lock(
         self, wish: _zmqlocker.LockWish, actor: int, timeout: _Timeout
     ) -> _zmqlocker.Held | None:
-        def start(future: asyncio.Future[Any]) -> int:
-            return self._core.lock(future, wish, actor, False, timeout)
+        def start(future: asyncio.Future[Any], left: float | None) -> int:
+            return self._core.lock(future, wish, actor, False, timeout, left)
 
-        held: _zmqlocker.Held | None = await self._ask(start)
+        held: _zmqlocker.Held | None = await self._ask_until_heard(start, timeout)
         return held
 
     async def _release(self, held: _zmqlocker.Held) -> None:
@@ -356,8 +356,11 @@ class LockerClient(Locking[Lock]):
         while True:
             try:
                 return await self._ask(start, left)
-            except Forgotten:
-                left = None if deadline is None else max(deadline - loop.time(), 1e-9)
+            except Forgotten as forgotten:
+                left = None if deadline is None else deadline - loop.time()
+                if left is not None and left <= 0.0:
+                    message = f"nothing was granted within {allowed} s: {forgotten}"
+                    raise LockTimeout(message) from None
 
     async def _ask(self, start: Callable[..., int], *arguments: Any) -> Any:
         requests: list[int] = []

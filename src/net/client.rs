@@ -17,6 +17,7 @@ use crate::net::asking_all::AskingAll;
 use crate::net::clock::BootClock;
 use crate::net::connections::Connections;
 use crate::net::exchange::{Caller, Mailbox, Question};
+use crate::net::judge::late;
 use crate::net::per_process::PerProcess;
 use crate::time::Clock;
 
@@ -135,10 +136,12 @@ impl Client {
             let outcome = connections.ask(question, go_on)?;
             match self.judge(request, timeout, outcome) {
                 Err(Error::Refused(problem)) if problem.code == Code::Forgotten => {
-                    left = timeout.map(|timeout| {
-                        let gone = BootClock.now().since(started);
-                        timeout.saturating_sub(gone).max(Duration::from_nanos(1))
-                    });
+                    let gone = BootClock.now().since(started);
+                    left = timeout.map(|timeout| timeout.saturating_sub(gone));
+                    if left == Some(Duration::ZERO) {
+                        let timeout = timeout.unwrap_or_default();
+                        return Err(late(request, timeout, String::new()));
+                    }
                 }
                 judged => return judged,
             }
@@ -317,6 +320,12 @@ impl Client {
         // What has come is to be seen, even if nobody waits for it.
         self.look()?;
         Ok(ClientStats { by_policy, ..self.connections()?.stats() })
+    }
+
+    /// Whether a lease is safe by what has been taken in so far.
+    pub(super) fn is_safe(&self, granted: Granted) -> bool {
+        let Ok(connections) = self.connections() else { return false };
+        connections.is_safe(granted.link, granted.grant)
     }
 
     /// For how long a lease is safe; `None` if it is lost.

@@ -187,6 +187,12 @@ impl Connections {
         self.lock().conversation.stats()
     }
 
+    /// Whether a lease is safe by what has been taken in so far.
+    pub(super) fn is_safe(&self, link: LinkId, grant: GrantId) -> bool {
+        let shared = self.lock();
+        shared.conversation.lease_valid_until(shared.clock.now(), link, grant).is_some()
+    }
+
     /// For how long a lease is safe; `None` if it is lost.
     pub(super) fn lease_remaining(&self, link: LinkId, grant: GrantId) -> Option<Duration> {
         let mut shared = self.lock();

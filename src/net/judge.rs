@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::asking::LinkId;
 use crate::config::Url;
 use crate::conversation::Outcome;
-use crate::engine::{Code, Decision, Key, Problem, Reply, Request, Wait};
+use crate::engine::{Code, Decision, Hold, Key, Problem, Reply, Request, Wait};
 use crate::error::Error;
 use crate::net::client::{Client, Heard};
 use crate::net::connections::Connections;
@@ -52,7 +52,13 @@ impl Client {
     ) -> Result<Heard, Error> {
         let timeout = timeout.unwrap_or_default();
         match outcome {
-            Outcome::Reply(link, reply) => judge_reply(request, timeout, link, reply),
+            Outcome::Reply(link, reply) => {
+                let heard = judge_reply(request, timeout, link, reply)?;
+                if self.is_over(request, &heard) {
+                    return Err(over(request));
+                }
+                Ok(heard)
+            }
             Outcome::Late => Err(late(request, timeout, String::new())),
             Outcome::Silence => {
                 let problem =
@@ -62,6 +68,21 @@ impl Client {
             Outcome::Replies(_, replies) => Err(Error::unexpected(&replies)),
             Outcome::Seed(link, body) => Err(self.nonsense(link, &body)),
         }
+    }
+
+    /// Whether a lease was over before anybody had it, as when the process was stopped meanwhile.
+    /// It is given back then, so that the keys can be asked for again.
+    fn is_over(&self, request: &Request<'_>, heard: &Heard) -> bool {
+        let is_lease =
+            matches!(request, Request::Lock { .. } | Request::Acquire { hold: Hold::Lease(_), .. });
+        let Some(granted) = heard.granted().filter(|_| is_lease) else { return false };
+        if self.is_safe(granted) || self.lease_remaining(granted).is_some() {
+            return false;
+        }
+        // A client that is closed has given everything back already.
+        let _ = self.tell(&Request::Release { grant: granted.grant() }, granted);
+        self.drop_lease(granted);
+        true
     }
 
     fn servers(&self) -> String {
@@ -99,8 +120,14 @@ fn waits(request: &Request<'_>) -> bool {
     )
 }
 
+/// Nobody may have this: it is to be asked for again.
+fn over(request: &Request<'_>) -> Error {
+    let message = format!("the lease of {} was over when it came: ask again", keys_of(request));
+    Error::Refused(Problem { code: Code::Forgotten, message })
+}
+
 /// The caller's time ran out in the queue.
-fn late(request: &Request<'_>, timeout: Duration, limit: String) -> Error {
+pub(super) fn late(request: &Request<'_>, timeout: Duration, limit: String) -> Error {
     let keys = keys_of(request);
     match request {
         Request::Lock { .. } => Error::NotFree { keys, timeout },
