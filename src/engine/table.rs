@@ -54,8 +54,6 @@ pub(super) struct Table {
     free: Vec<u32>,
     /// Where the search for idle keys goes on.
     hand: usize,
-    /// Before that no lock is idle: what was held of it has to be known.
-    locks_until: Timestamp,
     /// The names of keys that were forgotten, and of which there is a record.
     forgotten: Vec<Box<str>>,
 }
@@ -180,14 +178,8 @@ impl Table {
             slots: Vec::new(),
             free: Vec::new(),
             hand: 0,
-            locks_until: Timestamp::ZERO,
             forgotten: Vec::new(),
         }
-    }
-
-    /// Locks are not forgotten before this instant.
-    pub(super) fn keep_locks_until(&mut self, until: Timestamp) {
-        self.locks_until = until;
     }
 
     /// Where the key is, if it is in use.
@@ -259,6 +251,11 @@ impl Table {
         (keys.collect(), Some(end).filter(|end| *end < self.slots.len()))
     }
 
+    /// How many keys may be in use.
+    pub(super) const fn most(&self) -> usize {
+        self.keys_max
+    }
+
     /// How many keys are in use.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -274,11 +271,7 @@ impl Table {
         let is_full = self.len() >= self.keys_max;
         for _ in 0..looks.min(self.slots.len()) {
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
-            let keeps_locks = now < self.locks_until;
-            let may_go = |state: &KeyState| {
-                let is_kept = state.space() == Space::Locks && keeps_locks;
-                state.is_idle(now) && !is_kept && (is_full || !state.has_size())
-            };
+            let may_go = |state: &KeyState| state.is_idle(now) && (is_full || !state.has_size());
             if self.slots[self.hand].state.as_ref().is_some_and(may_go)
                 && let Ok(place) = u32::try_from(self.hand)
                 && keep.iter().all(|(kept, _)| kept.place != place)

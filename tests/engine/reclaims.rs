@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use zmqlocker::engine::{
-    ClientInfo, Code, GrantId, Input, Mode, Output, Reply, Request, SessionId, Term,
+    Bounds, ClientInfo, Code, GrantId, Input, Mode, Output, Reply, Request, SessionId, Term,
 };
 use zmqlocker::time::Timestamp;
 
@@ -125,6 +125,42 @@ fn what_others_have_had_in_this_run_is_not_reclaimed_under_an_older_token() {
         let reply = reclaim(&mut desk, two, 5, &[("free", M), (key, older)]);
         assert_eq!(code(&reply), Some(Code::NotHeld), "{key}");
         assert_eq!(reclaim(&mut desk, two, 5, &[("free", M)]), Reply::Done, "all or nothing");
+    }
+}
+
+#[test]
+fn what_another_kind_of_lock_has_had_since_is_not_reclaimed() {
+    let (mut desk, [one, two]) = run(true);
+    let kinds = [M, READ, permits(3, 1)];
+    for newer in kinds {
+        for older in kinds.into_iter().filter(|older| *older != newer) {
+            let key = &*format!("{newer:?} {older:?}");
+            let grant = desk.take(one, 0, &[(key, newer)]).unwrap();
+            desk.release(one, grant);
+            // Idle keys are forgotten for others, and with them what kind of lock they are.
+            for number in 0..50 {
+                let other = desk.take(one, 0, &[(&*format!("other {number}"), M)]).unwrap();
+                desk.release(one, other);
+            }
+            let reply = reclaim(&mut desk, two, 5, &[(key, older)]);
+            assert!(matches!(code(&reply), Some(Code::NotHeld | Code::KindMismatch)), "{reply:?}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_cannot_remember_what_it_has_granted_lets_nothing_be_reclaimed() {
+    for (taken, expected) in [(2, None), (4, Some(Code::NotHeld))] {
+        let bounds = Bounds { keys_max: 3, ..Bounds::default() };
+        let mut desk = Desk::bounded(&[], &[], bounds);
+        desk.machine.number_grants_above(GrantId(100));
+        desk.machine.begin_locks(Timestamp::from_nanos(desk.now), true);
+        let [one, two] = [desk.greet(1), desk.greet(2)];
+        for key in &["a", "b", "c", "d"][..taken] {
+            let grant = desk.take(one, 0, &[(key, M)]).unwrap();
+            desk.release(one, grant);
+        }
+        assert_eq!(code(&reclaim(&mut desk, two, 5, &[("free", M)])), expected);
     }
 }
 

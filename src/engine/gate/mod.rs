@@ -92,8 +92,9 @@ pub(super) struct Gate<A> {
     grace_until: Timestamp,
     /// Before that locks that an earlier run has granted may be reclaimed.
     reclaim_until: Timestamp,
-    /// The most permits of each lock that were held at a time in this run, until then.
-    held_most: BTreeMap<KeyId, u64>,
+    /// What kind of lock each key was in this run, until then, and the most of its permits that
+    /// were held at a time; all if it was of several kinds.
+    held_most: BTreeMap<Box<str>, (Shape, u64)>,
     /// What locks and rw locks have in common.
     lock_limits: [Arc<Limits>; 2],
     /// Which keys are asked for most.

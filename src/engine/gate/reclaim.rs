@@ -6,7 +6,7 @@ use crate::engine::grant::{Grant, GrantKind, Lease};
 use crate::engine::lock::LockRequest;
 use crate::engine::request::{GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
-use crate::engine::table::{KeyId, Space};
+use crate::engine::table::KeyId;
 use crate::engine::waiters::Parts;
 use crate::time::Timestamp;
 
@@ -15,7 +15,6 @@ impl<A> Gate<A> {
     /// nothing else is granted unless that one has said all that it had granted.
     pub(in crate::engine) fn begin_locks(&mut self, now: Timestamp, all_is_known: bool) {
         self.reclaim_until = now + margin(hold::RECORDED_FROM);
-        self.table.keep_locks_until(self.reclaim_until);
         self.held_most.clear();
         if !all_is_known {
             self.grace_until = self.reclaim_until;
@@ -26,14 +25,29 @@ impl<A> Gate<A> {
     /// overtaken: as long as it may be reclaimed, that is remembered.
     pub(super) fn remember_held(&mut self, now: Timestamp, key: KeyId) {
         if now >= self.reclaim_until {
-            // No key is kept for this any more.
             return self.held_most.clear();
         }
-        let Some(state) = self.table.get(key).filter(|state| state.space() == Space::Locks) else {
-            return;
-        };
-        let most = self.held_most.entry(key).or_default();
-        *most = state.holders.held().max(*most);
+        let Some(state) = self.table.get(key) else { return };
+        let Some(shape) = state.limits.shape() else { return };
+        let held = state.holders.held();
+        if let Some((known, most)) = self.held_most.get_mut(&state.name) {
+            *most = if *known == shape { held.max(*most) } else { u64::MAX };
+        } else if self.held_most.len() < self.table.most() {
+            self.held_most.insert(state.name.clone(), (shape, held));
+        } else {
+            // What cannot be remembered must not be asked for.
+            self.reclaim_until = now;
+        }
+    }
+
+    /// Whether what an earlier run has granted is not overtaken: nobody has had in this run what
+    /// cannot be had beside it.
+    fn was_free(&self, key: KeyId, permits: u64) -> bool {
+        let Some(state) = self.table.get(key) else { return false };
+        let Some(shape) = state.limits.shape() else { return false };
+        self.held_most.get(&state.name).is_none_or(|(known, most)| {
+            *known == shape && most.saturating_add(permits) <= shape.at_once().get()
+        })
     }
 
     /// A holder that knew an earlier run goes on to hold what that one has granted.
@@ -65,14 +79,7 @@ impl<A> Gate<A> {
         }
         self.room_for_grant(owner)?;
         let parts = self.lock_parts(now, &wanted.locks)?;
-        let was_free = |(key, permits): &(KeyId, u64)| {
-            let Some(state) = self.table.get(*key) else { return false };
-            let held = self.held_most.get(key).copied().unwrap_or_default();
-            let at_once = state.limits.shape().map_or(0, |shape| shape.at_once().get());
-            held.saturating_add(*permits) <= at_once
-        };
-        // Where it was not, others have had since what it is of, under a higher token.
-        if !parts.iter().all(was_free) {
+        if !parts.iter().all(|(key, permits)| self.was_free(*key, *permits)) {
             return Err(gone());
         }
         let lease = Lease::new(now, wanted.term, wanted.actor);
