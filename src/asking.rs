@@ -129,6 +129,12 @@ impl Asking {
         self.expectations.extend(at.map(|at| (at, request)));
     }
 
+    /// A number for a request that is kept track of elsewhere.
+    pub fn take_number(&mut self) -> RequestId {
+        self.next_id += 1;
+        RequestId(self.next_id)
+    }
+
     /// The number that the next request gets.
     #[must_use]
     pub const fn next_number(&self) -> RequestId {

@@ -61,7 +61,8 @@ class Lease(LeaseState):
         """Give the lock back, and wait until the server has it. Cancelled, it is given back too.
 
         Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
-        keeps it.
+        keeps it. Raises `ServerUnavailable` if the server is not heard: it gets the lock back when
+        it is there again.
         """
         if self._is_last():
             await self._client._release(self._held)

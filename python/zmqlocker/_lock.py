@@ -47,7 +47,8 @@ class Lease(LeaseState):
         """Give the lock back, and wait until the server has it.
 
         Raises `NotHeld` if it was released before, or is lost: then somebody else may have it, and
-        keeps it.
+        keeps it. Raises `ServerUnavailable` if the server is not heard: it gets the lock back when
+        it is there again.
         """
         if self._is_last():
             self._client._give_back(self._held)

@@ -32,7 +32,8 @@ impl Conversation {
         let Some(grant) = grant else { return };
         if self.talks[by.0].leases.get(grant).is_some_and(|lease| lease.locks.is_some()) {
             // A later run of the server may know the lease, but not the request.
-            self.give_up_lease(now, by, grant);
+            self.give_up_lease(by, grant);
+            self.perform(now);
         } else {
             self.drop_lease(by, grant);
         }

@@ -2,8 +2,8 @@
 
 use crate::asking::{self, LinkId, RequestId};
 use crate::conversation::question::Question;
-use crate::conversation::{Conversation, Outcome, TELL_TIMEOUT};
-use crate::engine::{Code, GrantId, Problem, Reply, Request};
+use crate::conversation::{Conversation, Outcome};
+use crate::engine::{Code, GrantId, Problem, Reply, Term};
 use crate::time::Timestamp;
 use crate::wire::Frames;
 use crate::wire::reply::{Replies, ServerItem};
@@ -23,19 +23,20 @@ impl Conversation {
         for item in Replies::new(message.get(0).unwrap_or_default()) {
             match item {
                 Ok(ServerItem::Welcome { server, .. }) => {
-                    for grant in self.talks[link.0].welcome(now, server) {
+                    for grant in self.talks[link.0].welcome(server) {
                         self.reclaim(now, link, grant);
                     }
                 }
                 Ok(ServerItem::Lost { grants }) => {
                     for grant in grants {
-                        self.give_up_lease(now, link, grant);
+                        self.give_up_lease(link, grant);
                     }
                 }
                 Ok(ServerItem::Heard { number }) => {
-                    for grant in self.talks[link.0].heard(now, number) {
-                        self.give_up_lease(now, link, grant);
+                    for grant in self.talks[link.0].ended(now) {
+                        self.give_up_lease(link, grant);
                     }
+                    self.talks[link.0].heard(number);
                 }
                 Ok(ServerItem::Answer { id, reply }) => self.answer(now, link, id, reply),
                 Ok(ServerItem::Problem(problem)) => self.take_problem(now, link, &problem),
@@ -45,11 +46,11 @@ impl Conversation {
     }
 
     /// A lease is lost. It is given back all the same: our beats would keep it for ever.
-    pub(super) fn give_up_lease(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+    pub(super) fn give_up_lease(&mut self, link: LinkId, grant: GrantId) {
         self.lost = true;
-        self.drop_lease(link, grant);
-        let release = Request::Release { grant };
-        self.ask(now, Some(&release), Some(link), Some(now + TELL_TIMEOUT));
+        // One that we do not hold any more is over at the server as well, as this one tells us.
+        let owed = self.stop_holding(link, grant).unwrap_or((Term::TTL_MIN, grant));
+        self.talks[link.0].releases.owe(owed, None);
     }
 
     fn answer(&mut self, now: Timestamp, link: LinkId, id: RequestId, reply: Reply) {
@@ -86,11 +87,13 @@ impl Conversation {
             Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
             _ => {}
         }
-        let Some(question) = self.end_answered(now, link, id) else { return };
+        let Some(question) = self.end_answered(now, link, id) else {
+            return self.talks[link.0].releases.answered(id);
+        };
         let sent_at = question.sent_at(link).unwrap_or_default();
-        if let Some(grant) = question.reclaims {
+        if let Some((_, grant)) = question.reclaims {
             if !self.talks[link.0].reclaimed(now, grant, sent_at, &reply) {
-                self.give_up_lease(now, link, grant);
+                self.give_up_lease(link, grant);
             }
             return;
         }
@@ -117,7 +120,9 @@ impl Conversation {
             (question.item.is_some() && self.asking.is_asked(link, *id)).then_some(*id)
         };
         for id in self.questions.iter().filter_map(asked).collect::<Vec<_>>() {
-            if self.end_answered(now, link, id).is_some() {
+            if let Some(question) = self.end_answered(now, link, id) {
+                // What is owed is owed on, for the connections to come.
+                self.owe_unanswered(id, &question);
                 let reply = Reply::Refuse(problem.clone());
                 self.finish(id, Outcome::Reply(link, reply));
             }

@@ -72,11 +72,10 @@ impl Leases {
     }
 
     /// Another run of the server is there. The leases that it may let us hold on: it knows none of
-    /// them yet, and those that cannot be reclaimed are lost.
-    pub(super) fn reclaimable(&mut self, now: Timestamp, heard_at: Timestamp) -> Vec<GrantId> {
-        let is_lost = |(grant, lease): (&GrantId, &Lease)| {
-            (lease.locks.is_none() || lease.valid_until(heard_at) <= now).then_some(*grant)
-        };
+    /// them yet, and those that cannot be reclaimed are lost. What is over has to be released: a
+    /// run that was asked to let us hold it, or has found it written down, may have it.
+    pub(super) fn reclaimable(&mut self, heard_at: Timestamp) -> Vec<GrantId> {
+        let is_lost = |(grant, lease): (&GrantId, &Lease)| lease.locks.is_none().then_some(*grant);
         for lost in self.all.iter().filter_map(is_lost).collect::<Vec<_>>() {
             self.remove(lost);
         }
@@ -87,16 +86,12 @@ impl Leases {
         self.all.keys().copied().collect()
     }
 
-    /// Takes out what is over at `now`, if the server has heard us at `heard_at`.
-    pub(super) fn take_ended(&mut self, now: Timestamp, heard_at: Timestamp) -> Vec<GrantId> {
+    /// What is over at `now`, if the server has heard us at `heard_at`.
+    pub(super) fn ended(&self, now: Timestamp, heard_at: Timestamp) -> Vec<GrantId> {
         let is_over = |(grant, lease): (&GrantId, &Lease)| {
             (lease.valid_until(heard_at) <= now).then_some(*grant)
         };
-        let ended: Vec<_> = self.all.iter().filter_map(is_over).collect();
-        for grant in &ended {
-            self.remove(*grant);
-        }
-        ended
+        self.all.iter().filter_map(is_over).collect()
     }
 
     pub(super) fn get(&self, grant: GrantId) -> Option<&Lease> {

@@ -9,6 +9,7 @@ mod closing;
 mod hearing;
 mod leases;
 mod question;
+mod releases;
 mod stats;
 mod talk;
 
@@ -144,6 +145,12 @@ impl Conversation {
         only: Option<LinkId>,
         deadline: Option<Timestamp>,
     ) -> RequestId {
+        let releases = match (request, only) {
+            (Some(Request::Release { grant }), Some(link)) => {
+                self.stop_holding(link, *grant).map(|owed| (link, owed))
+            }
+            _ => None,
+        };
         let id = self.asking.ask(now, only);
         let (term, wait) = match request {
             Some(Request::Acquire { hold: Hold::Lease(term), wait, .. }) => (Some(*term), *wait),
@@ -169,7 +176,8 @@ impl Conversation {
             request,
             Some(Request::Release { .. } | Request::Commit { .. } | Request::GiveBack { .. })
         );
-        let question = Question { lease, is_errand, wait, deadline, ..Question::new(item) };
+        let question =
+            Question { lease, releases, is_errand, wait, deadline, ..Question::new(item) };
         self.begin(now, id, question);
         id
     }
@@ -177,12 +185,15 @@ impl Conversation {
     /// Asks a new run of a server to let us hold on what the run before has granted.
     fn reclaim(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
         let Some(lease) = self.talks[link.0].leases.get(grant) else { return };
+        if lease.valid_until <= now {
+            return self.give_up_lease(link, grant);
+        }
         let Some(locks) = &lease.locks else { return };
         let id = self.asking.next_number();
         let mut item = Vec::new();
         encode_reclaim(&mut item, id, grant, locks);
         let deadline = Some(lease.valid_until);
-        let reclaims = Some(grant);
+        let reclaims = Some((link, grant));
         let question =
             Question { reclaims, is_errand: true, deadline, ..Question::new(Some(item)) };
         self.asking.ask(now, Some(link));
@@ -252,12 +263,14 @@ impl Conversation {
                 self.talks[link.0].connect();
                 self.asking.handle(now, asking::Input::Up(link));
                 let talk = &self.talks[link.0];
-                if !talk.leases.is_empty() || !talk.cancels.is_empty() || !self.available {
+                let owes = !talk.cancels.is_empty() || !talk.releases.is_empty();
+                if !talk.leases.is_empty() || owes || !self.available {
                     self.beat(now, link);
                 }
             }
             Input::Down(link) => {
                 self.talks[link.0].disconnect();
+                self.talks[link.0].down_since = now;
                 self.requeue(link);
                 self.asking.handle(now, asking::Input::Down(link));
             }
@@ -268,6 +281,7 @@ impl Conversation {
                     self.asking.handle(now, asking::Input::Tick);
                 }
                 for place in 0..self.talks.len() {
+                    self.talks[place].drop_over(now);
                     if self.talks[place].next_beat.is_some_and(|due| due <= now) {
                         self.beat(now, LinkId(place));
                     }
@@ -291,7 +305,8 @@ impl Conversation {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let beats = self.talks.iter().filter_map(|talk| talk.next_beat);
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        beats.chain(deadline).chain(self.asking.poll_timeout()).min()
+        let over = self.talks.iter().filter_map(Talk::over_at);
+        beats.chain(deadline).chain(over).chain(self.asking.poll_timeout()).min()
     }
 
     /// When the next beat is due: whoever drives this has to come back by then.
@@ -304,7 +319,8 @@ impl Conversation {
     /// to come back until it has.
     #[must_use]
     pub fn has_errands(&self) -> bool {
-        let owes = |talk: &Talk| !talk.is_up && !talk.cancels.is_empty();
+        let owes =
+            |talk: &Talk| !talk.releases.is_empty() || (!talk.is_up && !talk.cancels.is_empty());
         self.errands > 0 || self.talks.iter().any(owes)
     }
 
@@ -347,16 +363,6 @@ impl Conversation {
         mem::take(&mut self.lost)
     }
 
-    /// A lease is given back, or was lost: nothing keeps it any more.
-    pub fn drop_lease(&mut self, link: LinkId, grant: GrantId) {
-        if let Some(talk) = self.talks.get_mut(link.0) {
-            talk.leases.remove(grant);
-            if self.available {
-                talk.schedule_beat();
-            }
-        }
-    }
-
     /// Says good-bye to all servers: what was not given back comes back now.
     pub fn close(&mut self) {
         for talk in &mut self.talks {
@@ -364,6 +370,7 @@ impl Conversation {
                 encode_bye(&mut talk.body);
             }
             talk.leases.clear();
+            talk.releases.clear();
         }
     }
 
@@ -372,9 +379,16 @@ impl Conversation {
         while let Some(asking::Output::Send(link, request)) = self.asking.poll_output() {
             self.send(now, link, request);
         }
+        for place in 0..self.talks.len() {
+            self.say_releases(now, LinkId(place));
+        }
     }
 
     fn send(&mut self, now: Timestamp, link: LinkId, request: RequestId) {
+        let is_ours = |question: &Question| question.item.is_some();
+        if self.questions.get(&request).is_some_and(is_ours) {
+            self.hello(now, link);
+        }
         let floor = self.floor();
         let Some(question) = self.questions.get_mut(&request) else { return };
         self.counts.retries += if question.sent.is_empty() { 0 } else { question.count() };
@@ -385,16 +399,13 @@ impl Conversation {
             self.outputs.push_back(Output::Send(link, message));
             return;
         };
-        self.talks[link.0].hello(self.session, &self.me);
         let talk = &mut self.talks[link.0];
         talk.write(|body| body.extend_from_slice(item));
         let count = usize::try_from(question.count()).unwrap_or(usize::MAX);
         talk.items += count - 1;
-        talk.requests_since_beat += u32::try_from(count).unwrap_or(u32::MAX);
-        if talk.requests_since_beat >= FLOOR_INTERVAL {
+        if talk.count_requests(u32::try_from(count).unwrap_or(u32::MAX)) {
             self.last_beat += 1;
-            let number = self.last_beat;
-            self.talks[link.0].beat(now, number, floor);
+            talk.beat(now, self.last_beat, floor);
         }
         self.flush_full(link);
     }
@@ -409,6 +420,9 @@ impl Conversation {
     }
 
     fn beat(&mut self, now: Timestamp, link: LinkId) {
+        if self.talks[link.0].is_up {
+            self.hello(now, link);
+        }
         self.last_beat += 1;
         let (number, floor) = (self.last_beat, self.floor());
         let talk = &mut self.talks[link.0];
@@ -418,7 +432,6 @@ impl Conversation {
             talk.next_beat = Some(now + BEAT_INTERVAL);
         }
         if talk.is_up {
-            talk.hello(self.session, &self.me);
             talk.beat(now, number, floor);
             self.flush_full(link);
         }
@@ -460,7 +473,9 @@ impl Conversation {
         let question = self.questions.remove(&id)?;
         self.errands -= usize::from(question.is_errand);
         let count = question.count();
-        for sent in question.sent.iter().filter(|sent| Some(sent.to) != answered_by) {
+        let is_owed = answered_by.is_none() && self.owe_unanswered(id, &question);
+        let told = question.sent.iter().filter(|sent| Some(sent.to) != answered_by && !is_owed);
+        for sent in told {
             for id in id.0..id.0 + if question.item.is_some() { count } else { 0 } {
                 self.cancel(sent.to, RequestId(id));
             }

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::asking::LinkId;
 use crate::conversation::BEAT_INTERVAL;
+use crate::conversation::releases::Owed;
 use crate::engine::{GrantId, Reply, Term};
 use crate::time::Timestamp;
 use crate::wire::request::Wanted;
@@ -22,7 +23,9 @@ pub(super) struct Question {
     /// For how long it is held, if it is to be held; and of which locks, if it is locks.
     pub(super) lease: Option<(Term, Option<Wanted>)>,
     /// The lease that a new run of the server is to let us hold on.
-    pub(super) reclaims: Option<GrantId>,
+    pub(super) reclaims: Option<(LinkId, GrantId)>,
+    /// The lease that is given back.
+    pub(super) releases: Option<(LinkId, Owed)>,
     /// Whether the server is to hear of it though nobody may wait for the answer.
     pub(super) is_errand: bool,
     /// How long the server is asked to let it wait.
@@ -78,6 +81,7 @@ impl Question {
             item,
             lease: None,
             reclaims: None,
+            releases: None,
             is_errand: false,
             wait: None,
             asked_at: Timestamp::ZERO,
@@ -106,6 +110,11 @@ impl Question {
             Some(sent) => (sent.connection, sent.there) = (connection, now),
             None => self.sent.push(Sent { to: link, first: now, connection, there: now }),
         }
+    }
+
+    /// Whether it was sent on this connection of a link.
+    pub(super) fn is_sent_on(&self, link: LinkId, connection: u64) -> bool {
+        self.sent.iter().any(|sent| sent.to == link && sent.connection == connection)
     }
 
     /// An instant at which it was sent that the server has heard of when its answer comes.

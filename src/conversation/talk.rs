@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::conversation::leases::{Lease, Leases, shortened};
+use crate::conversation::releases::Releases;
+use crate::conversation::{BEAT_INTERVAL, FLOOR_INTERVAL};
 use crate::engine::{ClientInfo, GrantId, Reply, RequestId, SessionName, Term};
 use crate::time::Timestamp;
 use crate::wire::request::{Hello, Wanted, encode_beat, encode_cancel, encode_hello};
@@ -19,6 +21,8 @@ const CANCELS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Talk {
     pub(super) is_up: bool,
+    /// Since when it is not.
+    pub(super) down_since: Timestamp,
     /// How many connections there were, the present one included.
     pub(super) connection: u64,
     pub(super) hello_said: bool,
@@ -26,12 +30,13 @@ pub(super) struct Talk {
     pub(super) server: Option<u64>,
     pub(super) body: Vec<u8>,
     pub(super) items: usize,
-    pub(super) requests_since_beat: u32,
+    requests_since_beat: u32,
     /// The beats that were not answered yet, and when they were sent.
     pub(super) beats: VecDeque<(u64, Timestamp)>,
     /// The instant up to which the server has heard us for certain.
     pub(super) heard_at: Timestamp,
     pub(super) leases: Leases,
+    pub(super) releases: Releases,
     /// How many requests wait at this server, by how often it has to hear of us for each.
     waits: BTreeMap<Duration, usize>,
     pub(super) next_beat: Option<Timestamp>,
@@ -53,6 +58,7 @@ impl Talk {
         self.disconnect();
         self.is_up = true;
         self.leases.clear();
+        self.releases.clear();
         self.cancels.clear();
     }
 
@@ -61,6 +67,7 @@ impl Talk {
         self.body.clear();
         (self.items, self.requests_since_beat) = (0, 0);
         self.beats.clear();
+        self.releases.disconnect();
     }
 
     pub(super) fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
@@ -106,6 +113,24 @@ impl Talk {
         }
     }
 
+    /// When the first of what is owed is over by itself, if the link is down.
+    pub(super) fn over_at(&self) -> Option<Timestamp> {
+        self.releases.over_at(self.down_since).filter(|_| !self.is_up)
+    }
+
+    /// Drops what is over by itself.
+    pub(super) fn drop_over(&mut self, now: Timestamp) {
+        while self.over_at().is_some_and(|over_at| over_at <= now) {
+            self.releases.pop();
+        }
+    }
+
+    /// So many requests were written. Whether a beat is to say which answers may be forgotten.
+    pub(super) fn count_requests(&mut self, count: u32) -> bool {
+        self.requests_since_beat = self.requests_since_beat.saturating_add(count);
+        self.requests_since_beat >= FLOOR_INTERVAL
+    }
+
     pub(super) fn beat(&mut self, now: Timestamp, number: u64, floor: RequestId) {
         self.requests_since_beat = 0;
         if self.beats.len() == BEATS_MAX {
@@ -117,11 +142,11 @@ impl Talk {
 
     /// A run of the server that is not the one we knew has forgotten what that one granted. The
     /// leases that it may let us hold on.
-    pub(super) fn welcome(&mut self, now: Timestamp, server: u64) -> Vec<GrantId> {
+    pub(super) fn welcome(&mut self, server: u64) -> Vec<GrantId> {
         if self.server.replace(server).is_none_or(|known| known == server) {
             return Vec::new();
         }
-        self.leases.reclaimable(now, self.heard_at)
+        self.leases.reclaimable(self.heard_at)
     }
 
     /// The answer of a new run to the wish to hold on a lease. Whether we still hold it.
@@ -141,10 +166,13 @@ impl Talk {
         false
     }
 
-    /// The server has heard a beat at `now` or before. The leases that had ended for us until then:
-    /// no answer revives them, for others may have them.
-    pub(super) fn heard(&mut self, now: Timestamp, number: u64) -> Vec<GrantId> {
-        let ended = self.leases.take_ended(now, self.heard_at);
+    /// The leases that have ended for us by now. No answer revives them, for others may have them.
+    pub(super) fn ended(&self, now: Timestamp) -> Vec<GrantId> {
+        self.leases.ended(now, self.heard_at)
+    }
+
+    /// The server has heard a beat.
+    pub(super) fn heard(&mut self, number: u64) {
         self.schedule_beat();
         self.cancels.retain(|(_, last_beat)| number <= *last_beat);
         while let Some((beat, sent_at)) = self.beats.front().copied().filter(|(n, _)| *n <= number)
@@ -154,7 +182,6 @@ impl Talk {
                 self.heard_at = self.heard_at.max(sent_at);
             }
         }
-        ended
     }
 
     /// A lease was granted. If much of it is over already, it is to be renewed at once.

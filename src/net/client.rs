@@ -226,13 +226,17 @@ impl Client {
         self.connections()?.begin(question, Caller::Loop)
     }
 
-    /// Tells the server that granted something what becomes of it. Nobody waits for its answer, and
-    /// if it cannot be told for a while, its own clock tells it.
+    /// Tells the server that granted something what becomes of it. Nobody waits for its answer. If
+    /// it cannot be told for a while, it is told of a lease when it can be, and of anything else by
+    /// its own clock.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`] if the client is closed.
     pub fn tell(&self, request: &Request<'_>, granted: Granted) -> Result<(), Error> {
+        if let Request::Release { .. } = request {
+            return self.connections()?.release(granted.link, granted.grant);
+        }
         let (only, timeout) = (Some(granted.link), Some(TELL_TIMEOUT));
         let question = Question { request: Some(request), only, timeout };
         self.connections()?.begin(question, Caller::Nobody).map(drop)
@@ -346,13 +350,6 @@ impl Client {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, Error> {
         self.connections()?.wait_for_loss((granted.link, granted.grant), given_back, go_on)
-    }
-
-    /// Nothing keeps this lease any more.
-    pub fn drop_lease(&self, granted: Granted) {
-        if let Ok(connections) = self.connections() {
-            connections.drop_lease(granted.link, granted.grant);
-        }
     }
 
     /// Opens the connections of this process, if they are not open yet. Does not wait for a server.

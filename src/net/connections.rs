@@ -226,9 +226,9 @@ impl Connections {
         Ok(lost)
     }
 
-    /// A lease is over for us.
-    pub(super) fn drop_lease(&self, link: LinkId, grant: GrantId) {
-        self.lock().conversation.drop_lease(link, grant);
+    /// A lease is given back; its server hears of that sooner or later.
+    pub(super) fn release(&self, link: LinkId, grant: GrantId) -> Result<(), Error> {
+        self.lock().release(link, grant)
     }
 
     /// What keeps the links from being connected, each problem once.

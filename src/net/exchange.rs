@@ -10,7 +10,7 @@ use mio::{Events, Poll};
 
 use crate::asking::{LinkId, RequestId};
 use crate::conversation::{Conversation, Input, Outcome, Output};
-use crate::engine::Request;
+use crate::engine::{GrantId, Request};
 use crate::error::Error;
 use crate::net::clock::BootClock;
 use crate::net::link::{Link, LinkEvent};
@@ -110,6 +110,15 @@ impl Shared {
         let request = self.conversation.ask(now, question.request, question.only, deadline);
         self.callers.insert(request, caller);
         Ok(request)
+    }
+
+    /// Gives a lease back. Nobody waits for the answer.
+    pub(super) fn release(&mut self, link: LinkId, grant: GrantId) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        self.conversation.release(self.clock.now(), link, grant);
+        Ok(())
     }
 
     /// Starts several requests of this thread together: their number, and how many of them.

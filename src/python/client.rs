@@ -374,8 +374,6 @@ impl LockerClient {
         let Some((granted, request)) = held.give_back(spent.map(SmallVec::from)) else {
             return Ok(());
         };
-        // From now on no run of the server is told that we hold it.
-        self.client.drop_lease(granted);
         door::wait(py, |go_on| self.client.ask(&request, Some(granted), self.timeout, go_on))?;
         Ok(())
     }

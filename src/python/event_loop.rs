@@ -467,7 +467,6 @@ impl EventLoopClient {
         };
         let timeout = self.timeout(Given::Nothing)?;
         let id = self.client().begin(&request, Some(granted), timeout)?;
-        self.client().drop_lease(granted);
         self.waiting().insert(id, Waiting { future, timeout, asked: Asked::Nothing });
         Ok(id.0)
     }

@@ -143,7 +143,6 @@ impl Held {
             // A client that is closed has given everything back already.
             let _ = self.client.tell(&request, granted);
             let _ = self.client.look();
-            self.client.drop_lease(granted);
         }
     }
 }

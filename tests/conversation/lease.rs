@@ -78,8 +78,9 @@ fn a_lease_is_lost_with_the_session() {
 #[test]
 fn a_lease_that_was_dropped_is_not_held() {
     let mut side = holder();
-    side.conversation.drop_lease(A, GrantId(9));
+    side.conversation.release(side.now, A, GrantId(9));
     assert_eq!(safe_for(&side), None);
+    assert_eq!(side.said(), [Item::Release { id: 2, grant: 9 }]);
     assert_eq!(side.advance(5_000), []);
 }
 

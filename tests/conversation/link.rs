@@ -99,9 +99,10 @@ fn beats_come_every_third_of_the_shortest_ttl_and_end_with_the_leases() {
         said.into_iter().map(|(at, ..)| at).collect::<Vec<_>>()
     };
     assert_eq!(beats(&mut side, 250), [100, 200]);
-    side.conversation.drop_lease(A, super::GrantId(2));
+    side.conversation.release(side.now, A, super::GrantId(2));
+    assert_eq!(side.said(), [Item::Release { id: 3, grant: 2 }]);
     assert_eq!(beats(&mut side, 400), [50, 350]);
-    side.conversation.drop_lease(A, super::GrantId(1));
+    side.conversation.release(side.now, A, super::GrantId(1));
     assert_eq!(side.conversation.next_beat(), None);
 }
 

@@ -3,6 +3,7 @@
 mod lease;
 mod link;
 mod locks;
+mod releases;
 mod request;
 mod together;
 

@@ -38,6 +38,11 @@ impl Desk {
         self.sessions.get(&connection).copied()
     }
 
+    /// Where a session is.
+    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.connections.get(&session).map(|connection| connection.id)
+    }
+
     /// From now on the session is where this connection is, unless a later one has said hello.
     /// Whether it is there.
     pub fn settle(&mut self, session: SessionId, id: ConnectionId, number: u64) -> bool {

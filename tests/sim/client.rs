@@ -124,7 +124,8 @@ impl Client {
     ) -> RequestId {
         let local = self.local(now);
         let deadline = timeout.map(|nanos| local + Duration::from_nanos(nanos));
-        let id = self.conversation.ask(local, Some(request), None, deadline);
+        let only = matches!(request, Request::Release { .. }).then_some(LINK);
+        let id = self.conversation.ask(local, Some(request), only, deadline);
         let before = self.asked.insert(id, (doing, deadline));
         assert!(before.is_none(), "{id:?} is used twice");
         id
@@ -226,7 +227,6 @@ impl Client {
     pub fn release(&mut self, now: u64, grant: GrantId) {
         let place = self.held.iter().position(|held| held.grant == grant).unwrap();
         let held = self.held.remove(place);
-        self.conversation.drop_lease(LINK, grant);
         let doing = Doing::Release { run: held.run };
         self.ask(now, doing, &Request::Release { grant }, None);
     }

@@ -13,7 +13,7 @@ use crate::any_clock;
 use crate::clock::Clock;
 use crate::desk::ConnectionId;
 use crate::locks::Mistake;
-use crate::locks::plan::{ALL, Parts, Plan};
+use crate::locks::plan::{ALL, Parts, Plan, SECOND};
 use crate::random::Random;
 
 pub const LINK: LinkId = LinkId(0);
@@ -50,6 +50,10 @@ pub struct Client {
     /// The requests that are over.
     pub ended: BTreeSet<RequestId>,
     pub held: BTreeMap<GrantId, Held>,
+    /// What it has given back, and when.
+    pub given_back: BTreeMap<GrantId, u64>,
+    /// Whether it does not wait, or not for long, until the server knows of that.
+    pub tells: bool,
     /// Who of it has a plan.
     pub busy: Vec<u64>,
     /// For which instant it is to be woken, so that it is not asked for twice.
@@ -69,6 +73,8 @@ impl Client {
             asked: BTreeMap::new(),
             ended: BTreeSet::new(),
             held: BTreeMap::new(),
+            given_back: BTreeMap::new(),
+            tells: false,
             busy: Vec::new(),
             wake_at: None,
             mistake,
@@ -92,7 +98,8 @@ impl Client {
     pub fn ask(&mut self, now: u64, doing: Doing, request: &Request<'_>, timeout: Option<u64>) {
         let local = self.local(now);
         let deadline = timeout.map(|nanos| local + Duration::from_nanos(nanos));
-        let id = self.conversation.ask(local, Some(request), None, deadline);
+        let only = matches!(request, Request::Release { .. }).then_some(LINK);
+        let id = self.conversation.ask(local, Some(request), only, deadline);
         let before = self.asked.insert(id, (doing, deadline));
         assert!(before.is_none(), "{id:?} is used twice");
     }
@@ -106,7 +113,7 @@ impl Client {
     }
 
     /// Begins something, if it has not begun too much already. The number of the request.
-    pub fn act(&mut self, now: u64, random: &mut Random) -> Option<RequestId> {
+    pub fn act(&mut self, now: u64, random: &mut Random, longest: u64) -> Option<RequestId> {
         if random.one_in(25) {
             let mine = self.held.first_key_value().map(|(token, held)| (held.parts[0].0, *token));
             let (key, grant) = match mine.filter(|_| random.one_in(2)) {
@@ -122,7 +129,7 @@ impl Client {
             return None;
         }
         self.busy.push(actor);
-        self.go_on(now, Plan::draw(random, actor));
+        self.go_on(now, Plan::draw(random, actor, longest));
         self.asked.last_key_value().map(|(id, _)| *id)
     }
 
@@ -136,8 +143,18 @@ impl Client {
         self.leave(plan);
         for grant in plan.held.iter().rev() {
             self.held.remove(grant);
-            self.conversation.drop_lease(LINK, *grant);
-            self.ask(now, Doing::Release, &Request::Release { grant: *grant }, None);
+            self.given_back.insert(*grant, now);
+            match (self.tells, grant.0 % 2) {
+                (true, 0) => {
+                    let local = self.local(now);
+                    self.conversation.release(local, LINK, *grant);
+                }
+                (tells, _) => {
+                    let patience = tells.then_some(SECOND);
+                    let request = Request::Release { grant: *grant };
+                    self.ask(now, Doing::Release, &request, patience);
+                }
+            }
         }
     }
 

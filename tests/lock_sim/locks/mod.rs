@@ -40,6 +40,8 @@ pub enum Mistake {
     NoGrace,
     /// The server releases whatever is held, whoever holds it.
     ReleaseWithoutToken,
+    /// A release is not said again when the connection was lost on which the lease was granted.
+    ReleaseSaidOnce,
     /// The numbers of grants are not on the disk when they are granted.
     EpochUnwritten,
     /// A lease is reclaimed though others had since what it is of.
@@ -50,7 +52,7 @@ pub enum Mistake {
 
 /// Lets things go wrong, and then all come to rest.
 fn simulate(mut world: World) -> Result<Tally, Violation> {
-    world.run(world.calm_from + 30 * SECOND)?;
+    world.run(world.calm_from + world.longest_rest())?;
     world.check_rest()?;
     world.run(world.now + 65 * SECOND)?;
     world.check_end()?;
@@ -79,6 +81,12 @@ fn try_all(world: fn(u64, Option<Mistake>) -> World) -> Tally {
 #[test]
 fn locks_keep_their_promises_whatever_fails() {
     let tally = try_all(World::new);
+    assert!(tally.is_full() || seeds(SEEDS) != (1..SEEDS + 1), "too little happens: {tally:?}");
+}
+
+#[test]
+fn what_is_given_back_is_free_however_long_the_link_was_down() {
+    let tally = try_all(World::with_outages);
     assert!(tally.is_full() || seeds(SEEDS) != (1..SEEDS + 1), "too little happens: {tally:?}");
 }
 
@@ -133,6 +141,11 @@ fn a_release_without_token_is_found() {
 #[test]
 fn numbers_that_are_not_written_before_they_are_granted_are_found() {
     breaks(Mistake::EpochUnwritten, Law::Rise);
+}
+
+#[test]
+fn a_release_that_is_not_said_again_is_found() {
+    breaks_in(World::with_outages, Mistake::ReleaseSaidOnce, Law::Return);
 }
 
 #[test]

@@ -39,14 +39,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn draw(random: &mut Random, actor: u64) -> Self {
+    /// Something to do, with leases of up to `longest` milliseconds.
+    pub fn draw(random: &mut Random, actor: u64, longest: u64) -> Self {
         let timeout = random.range(50, 2_500) * MILLI;
         let length = Duration::from_nanos(random.range(1, timeout + 1));
         let hold = if random.one_in(3) { 2 * SECOND } else { 300 * MILLI };
         let mut plan = Self {
             actor,
             steps: VecDeque::from([parts(random)]),
-            term: term(random),
+            term: term(random, longest),
             wait: random.pick(&[Wait::No, Wait::Patience, Wait::UpTo(length)]),
             timeout: Some(timeout),
             held: Vec::new(),
@@ -112,8 +113,8 @@ fn pool(random: &mut Random) -> (&'static str, Mode) {
     (POOL, Mode::Permits { size: cost(POOL_SIZE), cost: cost(random.range(1, POOL_SIZE + 1)) })
 }
 
-fn term(random: &mut Random) -> Term {
-    let range = if random.one_in(3) { (1_001, 5_000) } else { (100, 1_001) };
+fn term(random: &mut Random, longest: u64) -> Term {
+    let range = if random.one_in(3) { (1_001, longest) } else { (100, 1_001) };
     let ttl = Duration::from_millis(random.range(range.0, range.1));
     let max_hold = match random.range(0, 8) {
         0 => Some(ttl),

@@ -1,6 +1,6 @@
 //! One run of a server of locks: what `net::service` and `net::ledger` are round the engine.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use zmqlocker::engine::{
@@ -31,9 +31,9 @@ pub struct Server {
     clients: BTreeMap<SessionId, usize>,
     /// The latest connection of each client that was heard of.
     latest: BTreeMap<usize, ConnectionId>,
-    /// What each request wants, and the leases it was granted.
+    /// What each request wants, and the leases that were granted, on which connections.
     wanted: BTreeMap<(SessionId, RequestId), Parts>,
-    granted: BTreeSet<GrantId>,
+    granted: BTreeMap<GrantId, Option<ConnectionId>>,
     reclaims: BTreeMap<(SessionId, RequestId), GrantId>,
     /// The last lease of each lock.
     current: BTreeMap<&'static str, (SessionId, GrantId)>,
@@ -80,7 +80,7 @@ impl Server {
             clients: BTreeMap::new(),
             latest: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            granted: BTreeSet::new(),
+            granted: BTreeMap::new(),
             reclaims: BTreeMap::new(),
             current: BTreeMap::new(),
             parts: BTreeMap::new(),
@@ -175,6 +175,7 @@ impl Server {
         laws: &mut Laws,
     ) -> Option<SessionId> {
         let (id, _) = self.machine.greet(now, hello.session, ClientInfo::default()).unwrap();
+        self.drain(now, laws);
         let client = hello.session[0].into();
         let latest = self.latest.entry(client).or_insert(from);
         laws.tally.late_hellos += u64::from(from < *latest);
@@ -209,6 +210,13 @@ impl Server {
             }
             Request::Release { grant } if self.mistake == Some(Mistake::ReleaseWithoutToken) => {
                 self.release_whatever_is_current(now, *grant, laws);
+            }
+            Request::Release { grant } if self.mistake == Some(Mistake::ReleaseSaidOnce) => {
+                let on = self.granted.get(grant).copied().flatten();
+                if on != self.desk.connection_of(session) {
+                    let encode = |body: &mut Vec<u8>| encode_reply(body, id, &Reply::Done);
+                    return self.desk.write(session, Some(id), encode);
+                }
             }
             _ => {}
         }
@@ -268,9 +276,9 @@ impl Server {
     ) {
         match reply {
             Reply::Decision(decision) => {
-                let Some(token) = decision.grant.filter(|token| self.granted.insert(*token)) else {
-                    return;
-                };
+                let is_new = |token: &GrantId| !self.granted.contains_key(token);
+                let Some(token) = decision.grant.filter(is_new) else { return };
+                self.granted.insert(token, self.desk.connection_of(asked.0));
                 let parts = self.wanted[&asked].clone();
                 laws.grant(now.as_nanos(), token, &parts);
                 for (key, _) in &parts {
@@ -310,7 +318,10 @@ impl Server {
     }
 
     /// The locks that are held or waited for.
-    pub fn page(&mut self, now: Timestamp) -> LockPage {
+    pub fn page(&mut self, now: Timestamp, laws: &mut Laws) -> LockPage {
+        self.work(now, laws);
+        let (session, _) = self.machine.greet(now, [255; 16], ClientInfo::default()).unwrap();
+        self.machine.handle(now, Input::Bye(session));
         let (session, _) = self.machine.greet(now, [255; 16], ClientInfo::default()).unwrap();
         let request = Request::Locks { from: 0 };
         self.machine.handle(now, Input::Ask(session, RequestId(1), &request));

@@ -6,7 +6,7 @@ use zmqlocker::engine::{Reply, RequestId};
 use super::{Connection, Event, Happening, World};
 use crate::locks::client::{Doing, LINK};
 use crate::locks::law::Law;
-use crate::locks::plan::MILLI;
+use crate::locks::plan::{MILLI, SECOND};
 
 /// How much later than its deadline a request is answered at the latest, with the rounding of
 /// clocks.
@@ -36,6 +36,9 @@ impl World {
                 client.connection = None;
                 client.handle(now, &Input::Down(LINK));
                 let most = if self.random.one_in(2) { 1_500 * MILLI } else { 30 * MILLI };
+                if self.has_outages && !self.is_calm() && self.random.one_in(6) {
+                    return self.later(number, 8 * SECOND, 25 * SECOND, Happening::Up);
+                }
                 self.later(number, MILLI, most, Happening::Up);
             }
             Happening::Up => self.connect(number),
@@ -48,7 +51,7 @@ impl World {
             }
             Happening::Act => {
                 if now < self.calm_from {
-                    let asked = client.act(now, &mut self.random);
+                    let asked = client.act(now, &mut self.random, self.longest);
                     if let Some(id) = asked.filter(|_| self.random.one_in(10)) {
                         self.later(number, 0, 500 * MILLI, Happening::Forget(id));
                     }
@@ -92,6 +95,7 @@ impl World {
             is_noticed: false,
             comes_at: None,
             is_read: false,
+            since: self.now,
             last_delivery: [0; 2],
         };
         self.connections.insert(id, connection);

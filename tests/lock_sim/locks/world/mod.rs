@@ -61,6 +61,7 @@ struct Connection {
     comes_at: Option<u64>,
     /// Whether the client reads what was sent before it sees that the connection is gone.
     is_read: bool,
+    since: u64,
     last_delivery: [u64; 2],
 }
 
@@ -83,6 +84,10 @@ pub struct World {
     sequence: u64,
     connections: BTreeMap<ConnectionId, Connection>,
     serve_at: Option<u64>,
+    /// How long a lease is at most, in milliseconds.
+    longest: u64,
+    /// Whether links are down for longer than anybody waits.
+    has_outages: bool,
 }
 
 impl World {
@@ -109,6 +114,8 @@ impl World {
             sequence: 0,
             connections: BTreeMap::new(),
             serve_at: None,
+            longest: 5_000,
+            has_outages: false,
         };
         world.at(now, Event::Start);
         for client in 0..count {
@@ -124,7 +131,23 @@ impl World {
         let mut world = Self::new(seed, mistake);
         world.disk.is_none = true;
         world.laws.forgets = true;
+        world.clients.iter_mut().for_each(|client| client.tells = true);
         world
+    }
+
+    /// One in which links may be down for long, and leases are as long.
+    pub fn with_outages(seed: u64, mistake: Option<Mistake>) -> Self {
+        let mut world = Self::new(seed, mistake);
+        (world.longest, world.has_outages) = (40_000, true);
+        world.calm_from += 60 * SECOND;
+        world.clients.iter_mut().for_each(|client| client.tells = true);
+        world
+    }
+
+    /// How long it takes at most until all has come to rest: leases that are left to end by
+    /// themselves may follow one another.
+    pub fn longest_rest(&self) -> u64 {
+        6 * self.longest * MILLI
     }
 
     /// Lets time pass, up to the first violation.
@@ -179,7 +202,30 @@ impl World {
         self.now >= self.calm_from
     }
 
+    /// A server that has had time to hear of it holds nothing that was given back.
+    fn check_given_back(&mut self) {
+        const TIME: u64 = 6 * SECOND;
+        let (now, laws) = (self.now, &mut self.laws);
+        let Some(server) = &mut self.server else { return };
+        if now < self.server_paused_until + TIME || server.has_letters() {
+            return;
+        }
+        let page = server.page(self.server_clock.local(now), laws);
+        for client in self.clients.iter().filter(|client| !client.is_dead) {
+            let connection = client.connection.map(|on| &self.connections[&on]);
+            let Some(connection) = connection.filter(|it| it.is_alive) else { continue };
+            let since = connection.since.max(client.paused_until);
+            for grant in page.rows.iter().filter_map(|row| row.grant) {
+                let given_back = client.given_back.get(&grant).map(|at| since.max(*at) + TIME);
+                laws.hold(Law::Return, given_back.is_none_or(|at| now < at), || {
+                    format!("{grant:?} was given back and is held at {now}")
+                });
+            }
+        }
+    }
+
     fn disturb(&mut self) {
+        self.check_given_back();
         if self.is_calm() {
             return;
         }
@@ -366,7 +412,7 @@ impl World {
         self.at(self.now + SECOND, Event::Serve);
         let (laws, now) = (&mut self.laws, self.now);
         let server_now = self.server_clock.local(now);
-        let page = self.server.as_mut().expect("it is up").page(server_now);
+        let page = self.server.as_mut().expect("it is up").page(server_now, laws);
         let rows = page.rows.iter().map(|row| (&row.key, row.grant, row.since));
         laws.hold(Law::Return, page.rows.is_empty(), || {
             format!("the server has {:?}", rows.collect::<Vec<_>>())
