@@ -89,7 +89,7 @@ impl<E> Machine<E> {
         }
     }
 
-    /// A client says who it is. Its session, and whether it is new.
+    /// A client says who it is. Its session, and whether it is new. Drain the outputs after it.
     ///
     /// # Errors
     ///
@@ -100,6 +100,8 @@ impl<E> Machine<E> {
         name: SessionName,
         client: ClientInfo,
     ) -> Result<(SessionId, bool), Problem> {
+        // What is over by now is not kept by this.
+        self.run_timers(now);
         let opened = self.sessions.open(now, name, client);
         let (id, is_new) = opened.ok_or_else(|| {
             self.tally.bounds_hit += 1;
@@ -117,14 +119,7 @@ impl<E> Machine<E> {
     /// Takes in what happened at `now`, which is never before the `now` of an earlier call.
     pub fn handle(&mut self, now: Timestamp, input: Input<'_, '_, E>) {
         debug_assert!(self.outputs.is_empty(), "drain the outputs before the next input");
-        while let Some(timer) = self.gate.timers.pop_due(now) {
-            match timer {
-                Timer::Session(session) => self.check_silence(now, session),
-                timer => self.gate.handle_timer(now, timer),
-            }
-            // Whose turn has come waits no more: nothing that follows may take it for a waiter.
-            self.pass_on();
-        }
+        self.run_timers(now);
         match input {
             Input::Next(to) => self.next(now, to),
             Input::Ask(session, id, request) => self.ask(now, session, id, request),
@@ -181,6 +176,17 @@ impl<E> Machine<E> {
     #[must_use]
     pub fn client(&self, session: SessionId) -> Option<&ClientInfo> {
         self.sessions.get(session).map(|session| &session.client)
+    }
+
+    fn run_timers(&mut self, now: Timestamp) {
+        while let Some(timer) = self.gate.timers.pop_due(now) {
+            match timer {
+                Timer::Session(session) => self.check_silence(now, session),
+                timer => self.gate.handle_timer(now, timer),
+            }
+            // Whose turn has come waits no more: nothing that follows may take it for a waiter.
+            self.pass_on();
+        }
     }
 
     fn next(&mut self, now: Timestamp, to: E) {

@@ -184,7 +184,9 @@ impl Service {
                     if self.desk.len() >= self.sessions_max {
                         self.desk.tidy(|session| self.machine.knows(session));
                     }
-                    match self.machine.greet(now, hello.session, info) {
+                    let greeted = self.machine.greet(now, hello.session, info);
+                    self.drain();
+                    match greeted {
                         Ok((id, is_new)) => {
                             session = Some(id);
                             if !self.desk.settle(id, routing_id, hello.connection) {

@@ -220,3 +220,16 @@ fn the_grant_of_a_lease_that_has_ended_is_not_told_again() {
     desk.handle(Input::Ask(holder, id, &request));
     assert_eq!(desk.granted(holder, id), Some((desk.now, false)));
 }
+
+#[test]
+fn a_hello_keeps_no_lease_whose_time_is_over() {
+    let mut desk = Desk::new(&[], &["1 at once"]);
+    let [holder, other] = [desk.greet(1), desk.greet(2)];
+    let grant = desk.lease(holder, "k", SECOND).unwrap();
+    // The server stands still, and the first that it finds then is a hello.
+    desk.skip(2 * SECOND);
+    assert_eq!(desk.greet(1), holder);
+    assert!(desk.lease(other, "k", SECOND).is_some());
+    let reply = desk.ask(holder, &Request::Release { grant });
+    assert_eq!(code(&reply), Some(Code::NotHeld));
+}

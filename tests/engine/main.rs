@@ -65,13 +65,19 @@ impl Desk {
 
     fn greet(&mut self, name: u8) -> SessionId {
         let now = Timestamp::from_nanos(self.now);
-        self.machine.greet(now, [name; 16], ClientInfo::default()).unwrap().0
+        let greeted = self.machine.greet(now, [name; 16], ClientInfo::default()).unwrap();
+        self.drain();
+        greeted.0
+    }
+
+    fn drain(&mut self) {
+        let now = self.now;
+        self.heard.extend(std::iter::from_fn(|| self.machine.poll_output()).map(|o| (now, o)));
     }
 
     fn handle(&mut self, input: Input<'_, '_, usize>) {
         self.machine.handle(Timestamp::from_nanos(self.now), input);
-        let now = self.now;
-        self.heard.extend(std::iter::from_fn(|| self.machine.poll_output()).map(|o| (now, o)));
+        self.drain();
     }
 
     /// Moves the clock on without a look at the timers.

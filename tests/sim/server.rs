@@ -72,6 +72,7 @@ impl Server {
         for item in Items::new(message.get(0).unwrap()) {
             match (item.expect("a client says only what is legal"), session) {
                 (ClientItem::Hello(hello), _) => {
+                    self.tick(now);
                     let client = ClientInfo::default();
                     let (id, _) = self.machine.greet(now, hello.session, client).unwrap();
                     session = Some(id);
