@@ -141,13 +141,6 @@ impl Asking {
         RequestId(self.next_id + 1)
     }
 
-    /// All requests below this one are done.
-    #[must_use]
-    pub fn floor(&self) -> RequestId {
-        let next = || self.next_number();
-        self.pending.first_key_value().map_or_else(next, |(request, _)| *request)
-    }
-
     /// Whether a link was asked this, and may still answer.
     #[must_use]
     pub fn is_asked(&self, link: LinkId, request: RequestId) -> bool {

@@ -89,7 +89,7 @@ impl Fallback {
         let (demand, wait, hold) = (demand.clone(), Wait::No, Hold::Spend);
         let request = Request::Acquire { demand, wait, hold };
         share.last = RequestId(share.last.0 + 1);
-        share.machine.handle(now, Input::Beat(share.session, share.last));
+        share.machine.handle(now, Input::Beat(share.session, share.last, &[]));
         share.machine.handle(now, Input::Ask(share.session, share.last, &request));
         let mut decided = None;
         while let Some(output) = share.machine.poll_output() {

@@ -84,7 +84,7 @@ impl Server {
         self.session = self.machine.greet(self.now, [0; 16], ClientInfo::default()).unwrap().0;
         self.last += 1;
         let id = RequestId(self.last);
-        self.machine.handle(self.now, Input::Beat(self.session, id));
+        self.machine.handle(self.now, Input::Beat(self.session, id, &[]));
         self.machine.handle(self.now, Input::Ask(self.session, id, request));
         let mut replies = self.drain();
         assert_eq!(replies.len(), 1, "{replies:?}");

@@ -41,8 +41,8 @@ fuzz_target!(|messages: Vec<(u32, Vec<u8>)>| {
                 (ClientItem::Ask { id, request }, Some(session)) => {
                     machine.handle(now, Input::Ask(session, id, &request));
                 }
-                (ClientItem::Beat { floor, .. }, Some(session)) => {
-                    machine.handle(now, Input::Beat(session, floor));
+                (ClientItem::Beat { floor, open, .. }, Some(session)) => {
+                    machine.handle(now, Input::Beat(session, floor, &open));
                 }
                 (ClientItem::Cancel(id), Some(session)) => {
                     machine.handle(now, Input::Cancel(session, id));

@@ -6,6 +6,7 @@
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
 mod closing;
+mod done;
 mod hearing;
 mod leases;
 mod question;
@@ -250,12 +251,6 @@ impl Conversation {
         self.flush_full(link);
     }
 
-    /// All requests below this one are done with. A cancel that is owed comes before any beat.
-    fn floor(&self) -> RequestId {
-        let unsettled = self.unsettled.first_key_value().map(|(request, _)| *request);
-        unsettled.into_iter().fold(self.asking.floor(), RequestId::min)
-    }
-
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Timestamp, input: &Input<'_>) {
         match *input {
@@ -389,7 +384,6 @@ impl Conversation {
         if self.questions.get(&request).is_some_and(is_ours) {
             self.hello(now, link);
         }
-        let floor = self.floor();
         let Some(question) = self.questions.get_mut(&request) else { return };
         self.counts.retries += if question.sent.is_empty() { 0 } else { question.count() };
         question.sent_to(link, self.talks[link.0].connection, now);
@@ -404,8 +398,7 @@ impl Conversation {
         let count = usize::try_from(question.count()).unwrap_or(usize::MAX);
         talk.items += count - 1;
         if talk.count_requests(u32::try_from(count).unwrap_or(u32::MAX)) {
-            self.last_beat += 1;
-            talk.beat(now, self.last_beat, floor);
+            self.say_beat(now, link);
         }
         self.flush_full(link);
     }
@@ -423,8 +416,6 @@ impl Conversation {
         if self.talks[link.0].is_up {
             self.hello(now, link);
         }
-        self.last_beat += 1;
-        let (number, floor) = (self.last_beat, self.floor());
         let talk = &mut self.talks[link.0];
         talk.next_beat = talk.interval().map(|interval| now + interval);
         if !self.available && talk.next_beat.is_none() {
@@ -432,7 +423,7 @@ impl Conversation {
             talk.next_beat = Some(now + BEAT_INTERVAL);
         }
         if talk.is_up {
-            talk.beat(now, number, floor);
+            self.say_beat(now, link);
             self.flush_full(link);
         }
     }

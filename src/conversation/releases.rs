@@ -134,15 +134,14 @@ impl Conversation {
         while self.talks[link.0].is_up
             && let Some(owed) = self.talks[link.0].releases.pop()
         {
-            let (id, floor) = (self.asking.take_number(), self.floor());
+            let id = self.asking.take_number();
             let talk = &mut self.talks[link.0];
             talk.hello(self.session, &self.me);
             let release = Request::Release { grant: owed.1 };
             talk.write(|body| encode_request(body, id, &release));
             talk.releases.owe(owed, Some(id));
             if talk.count_requests(1) {
-                self.last_beat += 1;
-                talk.beat(now, self.last_beat, floor);
+                self.say_beat(now, link);
             }
             self.flush_full(link);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::conversation::done::Done;
 use crate::conversation::leases::{Lease, Leases, shortened};
 use crate::conversation::releases::Releases;
 use crate::conversation::{BEAT_INTERVAL, FLOOR_INTERVAL};
@@ -131,13 +132,13 @@ impl Talk {
         self.requests_since_beat >= FLOOR_INTERVAL
     }
 
-    pub(super) fn beat(&mut self, now: Timestamp, number: u64, floor: RequestId) {
+    pub(super) fn beat(&mut self, now: Timestamp, number: u64, done: &Done) {
         self.requests_since_beat = 0;
         if self.beats.len() == BEATS_MAX {
             self.beats.pop_front();
         }
         self.beats.push_back((number, now));
-        self.write(|body| encode_beat(body, number, floor));
+        self.write(|body| encode_beat(body, number, done.floor, &done.open));
     }
 
     /// A run of the server that is not the one we knew has forgotten what that one granted. The

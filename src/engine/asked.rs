@@ -48,15 +48,15 @@ impl Requests {
         self.0.remove(place).map(|(_, asked)| asked)
     }
 
-    /// Drops what is below `floor`, up to the first that waits.
-    pub(super) fn drop_below(&mut self, floor: RequestId) {
-        let is_done = |(id, asked): &(RequestId, Asked)| {
-            // A client that waits for an answer does not say that it has it.
-            *id < floor && !matches!(asked, Asked::Waiting(_))
+    /// Drops what is below `floor`, but for what is `open` or waits: a client that waits for an
+    /// answer does not say that it has it.
+    pub(super) fn drop_below(&mut self, floor: RequestId, open: &[RequestId]) {
+        let end = self.0.partition_point(|(id, _)| *id < floor);
+        let stays = |(id, asked): &(RequestId, Asked)| {
+            matches!(asked, Asked::Waiting(_)) || open.binary_search(id).is_ok()
         };
-        while self.0.front().is_some_and(is_done) {
-            self.0.pop_front();
-        }
+        let stay: Vec<_> = self.0.drain(..end).filter(stays).collect();
+        stay.into_iter().rev().for_each(|entry| self.0.push_front(entry));
         if self.0.is_empty() && self.0.capacity() > ROOM_KEPT {
             self.0.shrink_to(ROOM_KEPT);
         }

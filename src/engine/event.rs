@@ -14,8 +14,8 @@ pub enum Input<'a, 'b, E> {
     Next(E),
     /// A request of a session. If it was made before, its answer is repeated.
     Ask(SessionId, RequestId, &'a Request<'b>),
-    /// The client lives, and has the answers to all its requests below this one.
-    Beat(SessionId, RequestId),
+    /// The client lives, and has the answers to all its requests below this one, but for some.
+    Beat(SessionId, RequestId, &'a [RequestId]),
     /// Nobody wants the answer to this request: what was granted with it comes back.
     Cancel(SessionId, RequestId),
     /// The client goes.

@@ -123,7 +123,7 @@ impl<E> Machine<E> {
         match input {
             Input::Next(to) => self.next(now, to),
             Input::Ask(session, id, request) => self.ask(now, session, id, request),
-            Input::Beat(session, floor) => self.beat(now, session, floor),
+            Input::Beat(session, floor, open) => self.beat(now, session, floor, open),
             Input::Cancel(session, id) => self.cancel(now, session, id),
             Input::Bye(session) => self.end(now, session),
             Input::Lost(session, requests) => self.lose(now, session, requests),
@@ -219,7 +219,7 @@ impl<E> Machine<E> {
             session.lost.retain(|lost| lost != grant);
         }
         let reply = match session.requests.get(request_id) {
-            None if request_id < session.floor => return,
+            None if session.is_done_with(request_id) => return,
             None => match self.take_new(now, id, request_id, request) {
                 Some(reply) => reply,
                 None => return,
@@ -244,11 +244,18 @@ impl<E> Machine<E> {
         if let Some(seen) = self.look(now, request) {
             return Some(seen);
         }
+        let asker = Asker::Client(id, request_id);
         if let Err(problem) = self.sessions.room_for_request(id) {
+            if let Request::Release { .. } = request {
+                // It is taken in any case, and not put on record: done twice, it is done once.
+                self.gate.handle(now, (asker, Some(id)), request);
+                self.pass_on();
+                self.forget_request(id, request_id);
+                return None;
+            }
             self.tally.count(&problem);
             return Some(Reply::Refuse(problem));
         }
-        let asker = Asker::Client(id, request_id);
         let (waiter, ahead) = self.gate.handle(now, (asker, Some(id)), request)?;
         self.begin_wait(id, request_id, Asked::Waiting(waiter));
         Some(Reply::Queued { ahead })
@@ -268,9 +275,9 @@ impl<E> Machine<E> {
         });
     }
 
-    fn beat(&mut self, now: Timestamp, id: SessionId, floor: RequestId) {
+    fn beat(&mut self, now: Timestamp, id: SessionId, floor: RequestId, open: &[RequestId]) {
         self.hear(now, id);
-        if self.sessions.change(id, |session| session.raise_floor(floor)).is_some() {
+        if self.sessions.change(id, |session| session.raise_floor(floor, open)).is_some() {
             self.tell_losses(id);
         }
     }
@@ -292,7 +299,7 @@ impl<E> Machine<E> {
         let has_room = self.sessions.room_for_request(id).is_ok();
         let cancelled = self.sessions.change(id, |session| {
             let is_known = session.requests.get(request).is_some();
-            if request < session.floor || !(has_room || is_known) {
+            if session.is_done_with(request) || !(has_room || is_known) {
                 return None;
             }
             let before = session.requests.insert(request, Asked::Cancelled);

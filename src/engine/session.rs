@@ -69,7 +69,9 @@ pub(super) struct Session {
     /// When the session is looked at, whether it has been silent for too long.
     pub(super) due_at: Timestamp,
     /// All requests below this one are answered, and the client has the answers.
-    pub(super) floor: RequestId,
+    floor: RequestId,
+    /// But for these, in their order.
+    open: Vec<RequestId>,
     pub(super) requests: Requests,
     /// How many of the requests wait.
     pub(super) waiting: usize,
@@ -86,19 +88,27 @@ impl Session {
             heard_at: now,
             due_at: now + SESSION_SILENCE_MAX,
             floor: RequestId(0),
+            open: Vec::new(),
             requests: Requests::default(),
             waiting: 0,
             lost: Vec::new(),
         }
     }
 
-    /// The client has all answers below `floor`.
-    pub(super) fn raise_floor(&mut self, floor: RequestId) {
-        if floor <= self.floor {
+    /// The client has all answers below `floor`, but for those to `open`, which rise.
+    pub(super) fn raise_floor(&mut self, floor: RequestId, open: &[RequestId]) {
+        if floor < self.floor || (floor == self.floor && *open == *self.open) {
             return;
         }
         self.floor = floor;
-        self.requests.drop_below(floor);
+        self.open.clear();
+        self.open.extend_from_slice(open);
+        self.requests.drop_below(floor, open);
+    }
+
+    /// Whether the client has said that it has the answer to a request.
+    pub(super) fn is_done_with(&self, request: RequestId) -> bool {
+        request < self.floor && self.open.binary_search(&request).is_err()
     }
 
     /// When the session has been silent for too long.

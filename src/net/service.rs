@@ -239,8 +239,8 @@ impl Service {
     fn take_item(&mut self, now: Timestamp, session: SessionId, item: ClientItem<'_>) {
         match item {
             ClientItem::Ask { id, request } => self.handle(now, Input::Ask(session, id, &request)),
-            ClientItem::Beat { number, floor } => {
-                self.handle(now, Input::Beat(session, floor));
+            ClientItem::Beat { number, floor, open } => {
+                self.handle(now, Input::Beat(session, floor, &open));
                 self.desk.heard(session, number);
             }
             ClientItem::Cancel(id) => self.handle(now, Input::Cancel(session, id)),

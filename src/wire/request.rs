@@ -16,6 +16,9 @@ use crate::wire::message_pack::{
 /// The most bytes that the name or the host of a client may have.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// How many requests a beat may except from those that are answered.
+pub const OPEN_MAX: usize = 512;
+
 /// The first element of an item says what it is.
 mod op {
     pub(super) const HELLO: u64 = 0;
@@ -73,6 +76,8 @@ pub enum ClientItem<'a> {
         number: u64,
         /// All its requests below this one are answered.
         floor: RequestId,
+        /// But for these, in their order: at most [`OPEN_MAX`].
+        open: Vec<RequestId>,
     },
     /// It asks.
     Ask {
@@ -132,10 +137,7 @@ impl<'a> Iterator for Items<'a> {
 fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
     let item = match fields.number("op")? {
         op::HELLO => return hello(fields),
-        op::BEAT => ClientItem::Beat {
-            number: fields.number("number")?,
-            floor: RequestId(fields.number("floor")?),
-        },
+        op::BEAT => beat(fields)?,
         op::CANCEL => ClientItem::Cancel(RequestId(fields.number("id")?)),
         op::BYE => ClientItem::Bye,
         op @ (op::SPEND..=op::GIVE_BACK | op::LOCK..=op::CLIENTS) => {
@@ -153,6 +155,23 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
     };
     fields.end()?;
     Ok(item)
+}
+
+fn beat<'a>(fields: &mut Fields<'_>) -> Result<ClientItem<'a>, Fault> {
+    let number = fields.number("number")?;
+    let floor = RequestId(fields.number("floor")?);
+    let mut open = Vec::new();
+    if fields.left() > 0 {
+        let count = bounded_count("open", fields.left(), OPEN_MAX)?;
+        for _ in 0..count {
+            let id = RequestId(fields.number("open")?);
+            if id >= floor || open.last().is_some_and(|last| id <= *last) {
+                return Err(Fault::protocol("open must rise, and be below floor"));
+            }
+            open.push(id);
+        }
+    }
+    Ok(ClientItem::Beat { number, floor, open })
 }
 
 /// Reads a hello; later versions may say more in it.
@@ -280,11 +299,13 @@ pub fn encode_hello(out: &mut Vec<u8>, hello: &Hello<'_>) {
     write_number(out, hello.connection);
 }
 
-/// Adds a beat to `out`: all requests below `floor` are answered.
-pub fn encode_beat(out: &mut Vec<u8>, number: u64, floor: RequestId) {
-    begin(out, 3, op::BEAT);
+/// Adds a beat to `out`: all requests below `floor` are answered, but for those of `open`, which
+/// rise.
+pub fn encode_beat(out: &mut Vec<u8>, number: u64, floor: RequestId, open: &[RequestId]) {
+    begin(out, 3 + open.len(), op::BEAT);
     write_number(out, number);
     write_number(out, floor.0);
+    open.iter().for_each(|id| write_number(out, id.0));
 }
 
 /// Adds to `out` that nobody waits for this request any more.

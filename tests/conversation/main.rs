@@ -26,10 +26,25 @@ const B: LinkId = LinkId(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
     Hello,
-    Beat { number: u64, floor: u64 },
+    Beat {
+        number: u64,
+        floor: u64,
+    },
+    /// A beat that does not say that these are answered.
+    Open {
+        number: u64,
+        floor: u64,
+        open: Vec<u64>,
+    },
     Ask(u64),
-    Reclaim { id: u64, grant: u64 },
-    Release { id: u64, grant: u64 },
+    Reclaim {
+        id: u64,
+        grant: u64,
+    },
+    Release {
+        id: u64,
+        grant: u64,
+    },
     Cancel(u64),
     Bye,
 }
@@ -133,7 +148,12 @@ impl Side {
 fn items(message: &Frames) -> Vec<Item> {
     let item = |item| match item {
         ClientItem::Hello(_) => Item::Hello,
-        ClientItem::Beat { number, floor } => Item::Beat { number, floor: floor.0 },
+        ClientItem::Beat { number, floor, open } if open.is_empty() => {
+            Item::Beat { number, floor: floor.0 }
+        }
+        ClientItem::Beat { number, floor, open } => {
+            Item::Open { number, floor: floor.0, open: open.into_iter().map(|id| id.0).collect() }
+        }
         ClientItem::Ask { id, request: Request::Reclaim { grant, .. } } => {
             Item::Reclaim { id: id.0, grant: grant.0 }
         }

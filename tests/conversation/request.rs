@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use zmqlocker::conversation::{Input, Outcome};
 use zmqlocker::engine::{Code, Problem, Reply, RequestId};
+use zmqlocker::wire::request::OPEN_MAX;
 
 use super::{A, B, Item, QUEUED, Side, lease, patient, spend, yes};
 
@@ -176,6 +177,65 @@ fn the_floor_waits_for_an_answer_until_it_is_settled_or_declined() {
     side.conversation.decline(side.now, RequestId(2));
     assert_eq!(side.said(), [Item::Cancel(2)]);
     assert!(floor(&mut side) > 2);
+}
+
+/// Has so many requests answered, one after the other: the last beat among what was said.
+fn last_beat(side: &mut Side, count: u64) -> Item {
+    let mut last = None;
+    for _ in 0..count {
+        let id = side.ask(&spend(), None);
+        let said = side.said();
+        side.answer(A, id, &yes(None));
+        last = said.into_iter().rfind(|it| !matches!(it, Item::Ask(_))).or(last);
+    }
+    last.unwrap()
+}
+
+#[test]
+fn what_waits_for_long_is_named_beside_the_floor() {
+    let mut side = Side::new(1);
+    for id in 1..3 {
+        side.ask(&patient(3_600_000), None);
+        side.said();
+        side.answer(A, id, &QUEUED);
+    }
+    assert!(matches!(last_beat(&mut side, 1_000), Item::Beat { floor: 1, .. }));
+    let Item::Open { open, .. } = last_beat(&mut side, 200) else { panic!() };
+    assert_eq!(open, [1, 2]);
+    side.answer(A, 1, &yes(None));
+    let Item::Open { open, .. } = last_beat(&mut side, 64) else { panic!() };
+    assert_eq!(open, [2]);
+    side.answer(A, 2, &yes(None));
+    let Item::Beat { floor, .. } = last_beat(&mut side, 64) else { panic!() };
+    assert!(floor > 1_200);
+}
+
+#[test]
+fn no_more_is_named_than_a_beat_may_say_and_the_floor_waits_for_the_rest() {
+    let mut side = Side::new(1);
+    let most = OPEN_MAX as u64;
+    for id in 1..=most + 3 {
+        side.ask(&patient(3_600_000), None);
+        side.said();
+        side.answer(A, id, &QUEUED);
+    }
+    let Item::Open { floor, open, .. } = last_beat(&mut side, 3_000) else { panic!() };
+    assert_eq!((floor, open), (most + 1, (1..=most).collect()));
+}
+
+#[test]
+fn the_numbers_of_what_is_asked_together_are_named_one_by_one() {
+    let mut side = Side { hesitates: true, ..Side::new(1) };
+    let all = [spend(), spend(), spend()];
+    side.conversation.ask_together(side.now, &all, None);
+    side.said();
+    for id in 1..4 {
+        side.answer(A, id, &yes(None));
+    }
+    side.said();
+    side.hesitates = false;
+    let Item::Open { open, .. } = last_beat(&mut side, 1_200) else { panic!() };
+    assert_eq!(open, [1, 2, 3]);
 }
 
 proptest! {

@@ -179,7 +179,7 @@ fn client_answers_max_counts_what_one_client_has_not_said_that_it_has() {
     let refused = spend(&mut desk, one, "b");
     assert!(is_full(&refused, "client_answers_max"), "{refused:?}");
     assert!(matches!(spend(&mut desk, two, "b"), Reply::Decision(_)));
-    desk.handle(Input::Beat(one, RequestId(2)));
+    desk.handle(Input::Beat(one, RequestId(2), &[]));
     assert!(matches!(spend(&mut desk, one, "b"), Reply::Decision(_)));
 }
 
@@ -199,7 +199,7 @@ fn answers_max_counts_what_all_clients_have_not_said_that_they_have() {
     }
     let refused = spend(&mut desk, two, "b");
     assert!(is_full(&refused, "answers_max"), "{refused:?}");
-    desk.handle(Input::Beat(two, RequestId(desk.last_request + 1)));
+    desk.handle(Input::Beat(two, RequestId(desk.last_request + 1), &[]));
     assert!(matches!(spend(&mut desk, two, "b"), Reply::Decision(_)));
 }
 
@@ -217,7 +217,7 @@ fn what_is_on_record_is_counted_right_whatever_becomes_of_it() {
             2 => desk.handle(Input::Cancel(session, RequestId(first))),
             _ => {}
         }
-        desk.handle(Input::Beat(session, RequestId(desk.last_request + 1)));
+        desk.handle(Input::Beat(session, RequestId(desk.last_request + 1), &[]));
         desk.heard.clear();
     }
     for _ in 0..4 {

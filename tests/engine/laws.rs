@@ -331,7 +331,7 @@ fn a_freeze_refuses_until_its_end_and_a_reset_forgets_all() {
     let waiter = desk.send(session, &wait_for(&[("k", 1)], 9 * SECOND));
     for _ in 0..4 {
         desk.advance(SECOND);
-        desk.handle(Input::Beat(session, RequestId(0)));
+        desk.handle(Input::Beat(session, RequestId(0), &[]));
     }
     desk.advance(2 * SECOND);
     assert_eq!(desk.granted(session, waiter), Some((START + 5 * SECOND, true)));

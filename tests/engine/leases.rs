@@ -82,7 +82,7 @@ proptest! {
                     }
                 }
                 Act::Release(_) | Act::Beat => {
-                    desk.handle(Input::Beat(sessions[who], RequestId(0)));
+                    desk.handle(Input::Beat(sessions[who], RequestId(0), &[]));
                 }
             }
         }
@@ -105,7 +105,7 @@ proptest! {
         for _ in 0..15 {
             for (session, id) in &ids {
                 if desk.answers(*session, *id) == 0 {
-                    desk.handle(Input::Beat(*session, RequestId(0)));
+                    desk.handle(Input::Beat(*session, RequestId(0), &[]));
                 }
             }
             desk.advance(SECOND);
@@ -126,10 +126,10 @@ fn a_lease_is_free_at_its_end_and_not_before_and_goes_to_the_first_who_waits() {
     let request = acquire(&[("k", 1)], Wait::UpTo(Duration::from_secs(5)), hold);
     let [one, two] = [first, second].map(|session| desk.send(session, &request));
     desk.advance(SECOND / 2);
-    desk.handle(Input::Beat(holder, RequestId(0)));
+    desk.handle(Input::Beat(holder, RequestId(0), &[]));
     desk.advance(SECOND);
-    desk.handle(Input::Beat(first, RequestId(0)));
-    desk.handle(Input::Beat(second, RequestId(0)));
+    desk.handle(Input::Beat(first, RequestId(0), &[]));
+    desk.handle(Input::Beat(second, RequestId(0), &[]));
     desk.advance(SECOND / 2);
     let ends_at = START + SECOND / 2 + length(TTL);
     assert_eq!(desk.granted(first, one), Some((ends_at, true)));

@@ -296,7 +296,7 @@ fn perform(desk: &mut Desk, model: &mut Model, owner: SessionId, act: &Act) -> [
         }
     }
     // Whatever was done or was not, its session was heard.
-    desk.handle(Input::Beat(owner, RequestId(0)));
+    desk.handle(Input::Beat(owner, RequestId(0), &[]));
     [None; 2]
 }
 

@@ -115,14 +115,14 @@ fn a_lock_that_is_broken_goes_to_the_next_and_its_holder_is_told_until_it_gives_
     assert_eq!(lost(&desk, holder, 0), [[grant.0]]);
     for _ in 0..2 {
         let from = desk.heard.len();
-        desk.handle(Input::Beat(holder, RequestId(0)));
+        desk.handle(Input::Beat(holder, RequestId(0), &[]));
         assert_eq!(lost(&desk, holder, from), [[grant.0]]);
-        desk.handle(Input::Beat(other, RequestId(0)));
+        desk.handle(Input::Beat(other, RequestId(0), &[]));
         assert_eq!(lost(&desk, other, from), [[0; 0]; 0]);
     }
     assert_eq!(desk.release(holder, grant), Some(Code::NotHeld));
     let from = desk.heard.len();
-    desk.handle(Input::Beat(holder, RequestId(0)));
+    desk.handle(Input::Beat(holder, RequestId(0), &[]));
     assert_eq!(lost(&desk, holder, from), [[0; 0]; 0]);
     assert_eq!(desk.take(holder, 0, &[("k", M)]), None, "the next has it still");
 }

@@ -77,7 +77,7 @@ impl Desk {
         while self.now < until {
             self.advance_to(until.min(self.now + SECOND / 4));
             for session in sessions {
-                self.handle(Input::Beat(*session, RequestId(0)));
+                self.handle(Input::Beat(*session, RequestId(0), &[]));
             }
         }
     }

@@ -79,7 +79,7 @@ proptest! {
                 _ => format!("other {}", random % others),
             };
             desk.try_acquire(session, &[(&name, 1)]);
-            desk.handle(Input::Beat(session, RequestId(desk.last_request + 1)));
+            desk.handle(Input::Beat(session, RequestId(desk.last_request + 1), &[]));
             desk.heard.clear();
         }
         let rows = keys(&mut desk);

@@ -60,7 +60,7 @@ impl Run {
         while self.now < until {
             self.now = self.now + Duration::from_millis(250);
             for session in sessions {
-                self.handle(Input::Beat(*session, RequestId(1)));
+                self.handle(Input::Beat(*session, RequestId(1), &[]));
             }
             self.handle(Input::Tick);
         }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zmqlocker::engine::{Bounds, Code, Hold, Input, Reply, RequestId, SessionId, Wait};
+use zmqlocker::engine::{
+    Bounds, Code, Hold, Input, Output, Reply, Request, RequestId, SessionId, Wait,
+};
 
 use crate::{Desk, SECOND, acquire, code, wait_for};
 
@@ -67,7 +69,7 @@ proptest! {
 fn what_is_below_the_floor_is_heard_by_nobody() {
     let mut desk = Desk::new(&[], &["1/s"]);
     let session = desk.greet(1);
-    desk.handle(Input::Beat(session, RequestId(10)));
+    desk.handle(Input::Beat(session, RequestId(10), &[]));
     let request = acquire(&[("k", 1)], Wait::No, Hold::Spend);
     desk.handle(Input::Ask(session, RequestId(9), &request));
     assert_eq!(desk.heard, []);
@@ -140,6 +142,74 @@ fn a_client_that_never_says_what_it_has_is_refused_and_told_why() {
     let Reply::Refuse(problem) = desk.ask(session, &request) else { panic!() };
     assert_eq!(problem.code, Code::BoundExceeded);
     assert!(problem.message.contains("floor"));
-    desk.handle(Input::Beat(session, RequestId(desk.last_request + 1)));
+    desk.handle(Input::Beat(session, RequestId(desk.last_request + 1), &[]));
     assert_eq!(code(&desk.ask(session, &request)), None);
+}
+
+#[test]
+fn a_wait_without_an_end_holds_back_the_answers_to_nothing_else() {
+    let mut desk = Desk::new(&[("slow", &["1 at once"])], &["1/s"]);
+    let [holder, session] = [desk.greet(1), desk.greet(2)];
+    let held = desk.lease(holder, "slow", 60 * SECOND).unwrap();
+    let hold = Hold::lease(Duration::from_secs(60)).unwrap();
+    let wait = acquire(&[("slow", 1)], Wait::UpTo(Duration::from_secs(3_600)), hold);
+    let waiting = desk.send(session, &wait);
+    let request = acquire(&[("k", 1)], Wait::No, Hold::Spend);
+    for _ in 0..=Bounds::default().client_answers_max / 1_000 {
+        for _ in 0..1_000 {
+            assert_eq!(code(&desk.ask(session, &request)), None);
+        }
+        let floor = RequestId(desk.last_request + 1);
+        desk.handle(Input::Beat(session, floor, &[waiting]));
+        desk.heard.clear();
+    }
+    let again = |desk: &mut Desk| {
+        desk.heard.clear();
+        desk.handle(Input::Ask(session, waiting, &wait));
+        desk.heard.pop().map(|(_, output)| output)
+    };
+    let is_queued =
+        |output| matches!(output, Some(Output::Reply { reply: Reply::Queued { .. }, .. }));
+    assert!(is_queued(again(&mut desk)), "it keeps its place");
+    desk.ask(holder, &Request::Release { grant: held });
+    let granted = desk.granted(session, waiting);
+    assert_eq!(granted, Some((desk.now, true)));
+    desk.handle(Input::Beat(session, RequestId(desk.last_request + 1), &[waiting]));
+    again(&mut desk);
+    assert!(matches!(again(&mut desk), Some(Output::Reply { reply: Reply::Decision(_), .. })));
+    desk.handle(Input::Beat(session, RequestId(desk.last_request + 1), &[]));
+    assert_eq!(again(&mut desk), None, "the client has the answer");
+}
+
+#[test]
+fn what_is_not_answered_is_heard_though_it_comes_below_the_floor() {
+    let mut desk = Desk::new(&[], &["1/s"]);
+    let session = desk.greet(1);
+    desk.handle(Input::Beat(session, RequestId(10), &[RequestId(5), RequestId(9)]));
+    let request = acquire(&[("k", 1)], Wait::No, Hold::Spend);
+    for (id, is_heard) in [(4, false), (5, true), (8, false), (9, true)] {
+        desk.handle(Input::Ask(session, RequestId(id), &request));
+        assert_eq!(desk.answer(session, RequestId(id)).is_some(), is_heard, "{id}");
+    }
+    // A beat that was said before, and comes now, opens nothing again.
+    desk.handle(Input::Beat(session, RequestId(9), &[RequestId(4)]));
+    desk.handle(Input::Ask(session, RequestId(4), &request));
+    assert_eq!(desk.answer(session, RequestId(4)), None);
+}
+
+#[test]
+fn what_is_given_back_is_taken_from_a_client_that_never_says_what_it_has() {
+    let bounds = Bounds { client_answers_max: 5, ..Bounds::default() };
+    let mut desk = Desk::bounded(&[("one", &["1 at once"])], &["1/s"], bounds);
+    let session = desk.greet(1);
+    let grant = desk.lease(session, "one", 60 * SECOND).unwrap();
+    for _ in 1..5 {
+        desk.send(session, &acquire(&[("k", 1)], Wait::No, Hold::Spend));
+    }
+    desk.heard.clear();
+    assert_eq!(desk.ask(session, &Request::Release { grant }), Reply::Done);
+    assert_eq!(code(&desk.ask(session, &Request::Release { grant })), Some(Code::NotHeld));
+    let lease = Hold::lease(Duration::from_secs(1)).unwrap();
+    let more = desk.ask(session, &acquire(&[("one", 1)], Wait::No, lease));
+    assert_eq!(code(&more), Some(Code::BoundExceeded));
 }

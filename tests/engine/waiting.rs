@@ -113,7 +113,7 @@ fn live(desk: &mut Desk, session: SessionId, nanos: u64) {
     let until = desk.now + nanos;
     while desk.now < until {
         desk.advance_to(until.min(desk.now + SECOND));
-        desk.handle(Input::Beat(session, RequestId(0)));
+        desk.handle(Input::Beat(session, RequestId(0), &[]));
     }
     desk.advance(0);
 }
@@ -167,7 +167,7 @@ fn who_is_silent_for_two_seconds_loses_all_places_at_once_and_those_behind_move_
     let [silent, lively] = [desk.greet(1), desk.greet(2)];
     assert!(desk.try_acquire(lively, &[("k", 1)]).allowed);
     // The first cannot have its two before the single permit that is left would do for the second.
-    desk.handle(Input::Beat(silent, RequestId(0)));
+    desk.handle(Input::Beat(silent, RequestId(0), &[]));
     let freeze = std::time::Duration::from_secs(1);
     let freeze = zmqlocker::engine::Request::Freeze { key: crate::key("k"), length: freeze };
     let lost = [2, 1].map(|cost| desk.send(silent, &wait_for(&[("k", cost)], 9 * SECOND)));

@@ -51,6 +51,23 @@ def use_up(client: LockerClient, key: str) -> None:
         pass
 
 
+def test_who_waits_for_long_holds_back_no_other_request_of_its_client(
+    server: LockerServer, client: LockerClient
+) -> None:
+    with LockerClient(server.url) as other:
+        lease = other.lock("k").acquire()
+        waiter = threading.Thread(target=lambda: client.lock("k").acquire(timeout=None).release())
+        waiter.start()
+        waiting(server, 1)
+        # More than the answers that a server keeps for a client.
+        for _ in range(70):
+            assert len(client.try_acquire_many(["hour"] * 1000)) == 1000
+        assert waiter.is_alive()
+        lease.release()
+    waiter.join(PATIENCE)
+    assert not waiter.is_alive()
+
+
 def test_waiters_of_several_processes_are_served_in_turn(
     server: LockerServer, client: LockerClient, script: Callable[..., Script]
 ) -> None:

@@ -84,8 +84,8 @@ impl Server {
                 (ClientItem::Ask { id, request }, Some(session)) => {
                     self.ask(now, session, id, &request);
                 }
-                (ClientItem::Beat { number, floor }, Some(session)) => {
-                    self.handle(now, Input::Beat(session, floor));
+                (ClientItem::Beat { number, floor, open }, Some(session)) => {
+                    self.handle(now, Input::Beat(session, floor, &open));
                     self.write(session, None, |body| encode_heard(body, number));
                 }
                 (ClientItem::Cancel(id), Some(session)) => {

@@ -9,7 +9,8 @@ use zmqlocker::engine::{
     Wait,
 };
 use zmqlocker::wire::request::{
-    ClientItem, Hello, Items, encode_beat, encode_bye, encode_cancel, encode_hello, encode_request,
+    ClientItem, Hello, Items, OPEN_MAX, encode_beat, encode_bye, encode_cancel, encode_hello,
+    encode_request,
 };
 use zmqlocker::wire::seed::BYTES_MAX;
 use zmqlocker::wire::{ITEMS_MAX, VERSION};
@@ -21,7 +22,7 @@ const BILLION: u64 = 1_000_000_000;
 fn encode(out: &mut Vec<u8>, item: &ClientItem<'_>) {
     match item {
         ClientItem::Hello(hello) => encode_hello(out, hello),
-        ClientItem::Beat { number, floor } => encode_beat(out, *number, *floor),
+        ClientItem::Beat { number, floor, open } => encode_beat(out, *number, *floor, open),
         ClientItem::Ask { id, request } => encode_request(out, *id, request),
         ClientItem::Cancel(id) => encode_cancel(out, *id),
         ClientItem::Bye => encode_bye(out),
@@ -76,7 +77,12 @@ fn golden<'a>() -> Vec<ClientItem<'a>> {
             pid: 4711,
             connection: 3,
         }),
-        ClientItem::Beat { number: 7, floor: RequestId(41) },
+        ClientItem::Beat { number: 7, floor: RequestId(41), open: vec![] },
+        ClientItem::Beat {
+            number: 8,
+            floor: RequestId(70_000),
+            open: vec![RequestId(41), RequestId(43)],
+        },
         ask(41, acquire(one("openai", 1), Wait::No, Hold::Spend)),
         ask(42, acquire(two, Wait::UpTo(Duration::from_secs(5)), Hold::Spend)),
         ask(43, acquire(one("tpm", 2000), Wait::Patience, Hold::Reserve)),
@@ -173,6 +179,9 @@ fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
         ("9116", Code::Protocol, "from 0 to 21, not 22", None),
         ("920ec0", Code::Protocol, "1 elements too many", None),
         ("9302c000", Code::Protocol, "id must be", None),
+        ("9401072929", Code::Protocol, "open must rise, and be below floor", None),
+        ("950107290202", Code::Protocol, "open must rise, and be below floor", None),
+        ("94010729c0", Code::Protocol, "open must be", None),
         ("920209", Code::Protocol, "too short", Some(9)),
         ("93020900", Code::Config, "keys must be at least one", Some(9)),
         ("94020900a0", Code::Config, "key must be 1 to 256 bytes of UTF-8, not 0", Some(9)),
@@ -219,6 +228,23 @@ fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
     for (line, code, part, id) in cases {
         let (seen, message, about) = bad(line);
         assert!(seen == *code && about == *id && message.contains(part), "{line}: {message}");
+    }
+}
+
+#[test]
+fn a_beat_excepts_so_many_requests_and_not_one_more() {
+    for count in [OPEN_MAX, OPEN_MAX + 1] {
+        let open: Vec<_> = (0..count as u64).map(RequestId).collect();
+        let mut body = Vec::new();
+        encode_beat(&mut body, 7, RequestId(70_000), &open);
+        match Items::new(&body).next().unwrap().unwrap() {
+            ClientItem::Bad { problem, .. } if count > OPEN_MAX => {
+                assert_eq!(problem.message, "open must be from 1 to 512 in number, not 513");
+            }
+            read => {
+                assert_eq!(read, ClientItem::Beat { number: 7, floor: RequestId(70_000), open });
+            }
+        }
     }
 }
 
@@ -322,7 +348,7 @@ fn items(parts: &Parts) -> Vec<ClientItem<'_>> {
     let pid = u32::try_from(b >> 32).unwrap();
     let mut items = vec![
         ClientItem::Hello(Hello { version: VERSION, session, name, host, pid, connection: c }),
-        ClientItem::Beat { number: a, floor: RequestId(b) },
+        ClientItem::Beat { number: a, floor: RequestId(b), open: vec![] },
         ClientItem::Cancel(RequestId(c)),
         ClientItem::Bye,
     ];

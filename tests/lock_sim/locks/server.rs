@@ -150,8 +150,8 @@ impl Server {
                 (ClientItem::Ask { id, request }, Some(session)) => {
                     self.ask(now, session, id, &request, laws);
                 }
-                (ClientItem::Beat { number, floor }, Some(session)) => {
-                    self.handle(now, Input::Beat(session, floor), laws);
+                (ClientItem::Beat { number, floor, open }, Some(session)) => {
+                    self.handle(now, Input::Beat(session, floor, &open), laws);
                     self.desk.write(session, None, |body| encode_heard(body, number));
                 }
                 (ClientItem::Cancel(id), Some(session)) => {
