@@ -66,6 +66,10 @@ impl Requests {
         self.find(id).ok().map(|place| &self.0[place].1)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(RequestId, Asked)> {
+        self.0.iter()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut (RequestId, Asked)> {
         self.0.iter_mut()
     }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::engine::lock::{Mode, Term};
 use crate::engine::record::{byte, instant, number, put, put_text, text};
-use crate::engine::request::Cost;
+use crate::engine::request::{Cost, RequestId};
 use crate::engine::session::{ClientInfo, SessionName};
 use crate::time::Timestamp;
 
 /// The version of the format.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a later run has to know of a lease, but for its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) struct LeaseRecord {
     pub(super) granted_at: Timestamp,
     pub(super) term: Term,
     pub(super) actor: u64,
+    /// The request that it answers, if its holder may not have heard the answer.
+    pub(super) request: Option<RequestId>,
     pub(super) parts: Vec<(Box<str>, Mode)>,
 }
 
@@ -33,6 +35,8 @@ impl LeaseRecord {
         // No lease has a length of 0.
         put(&mut bytes, self.term.max_hold.map_or(0, nanos));
         put(&mut bytes, self.actor);
+        bytes.push(self.request.is_some().into());
+        self.request.iter().for_each(|RequestId(id)| put(&mut bytes, *id));
         put(&mut bytes, self.parts.len() as u64);
         for (key, mode) in &self.parts {
             put_text(&mut bytes, key);
@@ -64,6 +68,11 @@ impl LeaseRecord {
         let max_hold = Some(number(&mut rest)?).filter(|nanos| *nanos > 0);
         let term = Term::new(ttl, max_hold.map(Duration::from_nanos)).ok()?;
         let actor = number(&mut rest)?;
+        let request = match byte(&mut rest)? {
+            0 => None,
+            1 => Some(RequestId(number(&mut rest)?)),
+            _ => return None,
+        };
         let count = number(&mut rest)?;
         let mut parts = Vec::new();
         for _ in 0..count {
@@ -77,7 +86,7 @@ impl LeaseRecord {
             };
             parts.push((key, mode));
         }
-        let record = Self { granted_at, term, actor, parts };
+        let record = Self { granted_at, term, actor, request, parts };
         rest.is_empty().then_some((record, holder, client))
     }
 }
@@ -104,6 +113,7 @@ mod tests {
             granted_at: Timestamp::from_nanos(7),
             term: Term::new(second, Some(2 * second)).unwrap(),
             actor: 9,
+            request: Some(RequestId(41)),
             parts: modes.into_iter().chain([permits]).map(|mode| ("k".into(), mode)).collect(),
         };
         let client = ClientInfo { name: "worker".into(), host: "db1".into(), pid: 4711 };

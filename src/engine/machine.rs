@@ -17,7 +17,6 @@ use crate::engine::event::{Input, Output, Tally};
 use crate::engine::gate::{Gate, Said};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
-use crate::engine::lease_record::LeaseRecord;
 use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ClientInfo, SessionId, SessionName, Sessions};
@@ -62,7 +61,7 @@ const LOST_AT_ONCE: usize = 256;
 pub struct Machine<E> {
     pub(super) gate: Gate<Asker<E>>,
     pub(super) sessions: Sessions,
-    outputs: VecDeque<Output<E>>,
+    pub(super) outputs: VecDeque<Output<E>>,
     tally: Tally,
     closing: bool,
 }
@@ -209,8 +208,8 @@ impl<E> Machine<E> {
                 Request::Reclaim { grant, .. } => Some(*grant),
                 _ => None,
             };
-            if lease.is_some_and(|grant| !self.gate.has(grant)) {
-                // The answer was lost, and the lease has ended since: nobody may hear of it now.
+            // Where the answer was lost, and the lease has ended since, nobody may hear of it now.
+            if lease.is_some_and(|grant| !self.gate.claim_lease(now, id, grant)) {
                 self.forget_request(id, request_id);
             }
         }
@@ -427,12 +426,11 @@ impl<E> Machine<E> {
                     self.outputs.push_back(Output::Record { number, key, record });
                 }
                 Said::Lease { number, grant, record } => {
-                    let encode = |(owner, record): (SessionId, LeaseRecord)| {
-                        let session = self.sessions.get(owner)?;
-                        Some(record.encode(session.name, &session.client))
+                    let request = match self.gate.is_told_to(grant) {
+                        Some(Asker::Client(_, request)) => Some(*request),
+                        _ => None,
                     };
-                    let record = record.and_then(encode);
-                    self.outputs.push_back(Output::Lease { number, grant, record });
+                    self.say_lease(number, grant, record, request);
                 }
                 Said::Numbers { number, up_to } => {
                     self.outputs.push_back(Output::Numbers { number, up_to });

@@ -1,11 +1,13 @@
 //! One run of a server after another: what a machine takes up, and what it leaves.
 
-#[cfg(doc)]
+use std::collections::BTreeMap;
+
 use crate::engine::event::Output;
-use crate::engine::gate::{Restored, Unfit};
+use crate::engine::gate::{Restored, Said, Unfit};
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::machine::Machine;
-use crate::engine::request::GrantId;
+use crate::engine::request::{GrantId, Reply, RequestId};
+use crate::engine::session::SessionId;
 use crate::time::Timestamp;
 
 impl<E> Machine<E> {
@@ -55,8 +57,8 @@ impl<E> Machine<E> {
     }
 
     /// Takes up a lease that an earlier run has written down, before anything is asked for. It ends
-    /// as if its holder were heard now for the last time, unless that one reclaims it. Drain the
-    /// outputs after it. Whether it is one.
+    /// as if its holder were heard now for the last time, unless that one reclaims it, or asks again
+    /// what was answered with it. Drain the outputs after it. Whether it is one.
     pub fn restore_lease(
         &mut self,
         now: Timestamp,
@@ -68,7 +70,11 @@ impl<E> Machine<E> {
         let Ok((owner, _)) = self.greet(now, name, client) else { return false };
         let restored = self.gate.restore_lease(now, same_clock, (grant, owner), &record);
         self.pass_on();
-        restored
+        if let (Some(decision), Some(request)) = (&restored, record.request) {
+            let reply = Reply::Decision(decision.clone());
+            self.sessions.restore_answer(owner, request, reply);
+        }
+        restored.is_some()
     }
 
     /// From now on holders may reclaim, for a while, the locks that an earlier run has granted. If
@@ -83,7 +89,26 @@ impl<E> Machine<E> {
     #[must_use]
     pub fn hand_over(&mut self, now: Timestamp) -> bool {
         let all_is_known = self.gate.hand_over(now);
-        self.pass_on();
+        let requests: BTreeMap<_, _> = self.sessions.granted().collect();
+        while let Some(Said::Lease { number, grant, record }) = self.gate.poll_said() {
+            self.say_lease(number, grant, record, requests.get(&grant).copied());
+        }
         all_is_known
+    }
+
+    /// Has a lease written down, with the request that it answers.
+    pub(super) fn say_lease(
+        &mut self,
+        number: u64,
+        grant: GrantId,
+        record: Option<(SessionId, LeaseRecord)>,
+        request: Option<RequestId>,
+    ) {
+        let encode = |(owner, record): (SessionId, LeaseRecord)| {
+            let session = self.sessions.get(owner)?;
+            Some(LeaseRecord { request, ..record }.encode(session.name, &session.client))
+        };
+        let record = record.and_then(encode);
+        self.outputs.push_back(Output::Lease { number, grant, record });
     }
 }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::engine::asked::Requests;
+use crate::engine::asked::{Asked, Requests};
 use crate::engine::bounds::Bounds;
-use crate::engine::request::{Code, GrantId, Problem, RequestId};
+use crate::engine::grant::Charges;
+use crate::engine::request::{Code, GrantId, Problem, Reply, RequestId};
 use crate::time::Timestamp;
 
 /// A session's place among the sessions. Once it is forgotten this leads nowhere.
@@ -208,6 +209,26 @@ impl Sessions {
             return Ok(());
         };
         Err(Problem { code: Code::BoundExceeded, message })
+    }
+
+    /// What an earlier run has answered, if it is still to be said.
+    pub(super) fn restore_answer(&mut self, id: SessionId, request: RequestId, reply: Reply) {
+        // The client does not say what it has before it asks: that has to have room.
+        let of_one = self.answers_max.0 / 2;
+        let has_room = self.get(id).is_some_and(|session| session.requests.len() < of_one);
+        if has_room && self.requests < self.answers_max.1 / 2 {
+            let answered = Asked::Answered(reply, Charges::new());
+            self.change(id, |session| session.requests.insert(request, answered));
+        }
+    }
+
+    /// The grants that clients have not said that they know of, and the requests that they answer.
+    pub(super) fn granted(&self) -> impl Iterator<Item = (GrantId, RequestId)> {
+        let sessions = self.slots.iter().filter_map(|(_, session)| session.as_ref());
+        sessions.flat_map(|session| session.requests.iter()).filter_map(|(id, asked)| match asked {
+            Asked::Answered(reply, _) => Some((reply.grant()?, *id)),
+            Asked::Waiting(_) | Asked::Cancelled => None,
+        })
     }
 
     pub(super) fn remove(&mut self, id: SessionId) {

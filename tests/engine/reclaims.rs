@@ -271,6 +271,8 @@ fn disk(desk: &Desk) -> BTreeMap<GrantId, Vec<u8>> {
 fn follow(before: &Desk, same_clock: bool) -> Desk {
     let mut desk = Desk::new(&[], &[]);
     desk.now = if same_clock { before.now } else { SECOND };
+    // Its clients go on to number their requests.
+    desk.last_request = before.last_request;
     let now = Timestamp::from_nanos(desk.now);
     desk.machine.number_grants_above(GrantId(100));
     desk.machine.make_durable();

@@ -34,6 +34,10 @@ impl Run {
 
     fn handle(&mut self, input: Input<'_, '_, ()>) {
         self.machine.handle(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Reply { session, request, reply } => {
@@ -103,6 +107,101 @@ fn is_told_of_a_deadlock(is_claimed: bool) -> bool {
     let younger = run.ask(sessions[1], &lock("a", 2, Wait::UpTo(MINUTE)));
     run.wait(&sessions, Duration::from_secs(5));
     run.is_deadlock(sessions[1], younger)
+}
+
+/// A run that has granted a lock and ended: with all its leases on the disk, and what is asked
+/// again of the run that follows.
+struct Ended {
+    next: Run,
+    grant: GrantId,
+    id: RequestId,
+}
+
+impl Ended {
+    /// In order, or by a crash.
+    fn new(is_clean: bool) -> Self {
+        let mut run = Run::start(Timestamp::from_nanos(1_000_000_000), GrantId(0));
+        let session = run.greet(1);
+        let id = run.ask(session, &lock("a", 0, Wait::No));
+        if is_clean {
+            run.records.clear();
+            assert!(run.machine.hand_over(run.now));
+            run.drain();
+        }
+        let (grant, record) = run.records.pop().unwrap();
+        let mut next = Run::start(run.now + Duration::from_secs(1), grant);
+        next.last = id.0;
+        assert!(next.machine.restore_lease(next.now, true, grant, &record));
+        Self { next, grant, id }
+    }
+}
+
+#[test]
+fn who_asks_again_what_an_earlier_run_has_granted_is_told_of_that_and_holds_it() {
+    for is_clean in [true, false] {
+        let Ended { mut next, grant, id } = Ended::new(is_clean);
+        let [asker, other] = [next.greet(1), next.greet(2)];
+        let waiter = next.ask(other, &lock("a", 0, Wait::UpTo(10 * MINUTE)));
+        next.handle(Input::Ask(asker, id, &lock("a", 0, Wait::No)));
+        let (_, _, reply) = next.said.pop().unwrap();
+        let Reply::Decision(decision) = &reply else { panic!("{reply:?}") };
+        assert_eq!((decision.allowed, decision.grant), (true, Some(grant)));
+        next.handle(Input::Ask(asker, id, &lock("a", 0, Wait::No)));
+        assert_eq!(next.said.pop().map(|(_, _, again)| again), Some(reply));
+        // It is renewed as any other.
+        next.wait(&[asker, other], 3 * MINUTE);
+        next.ask(asker, &Request::Release { grant });
+        let is_of_waiter = |(to, request, _): &&(_, _, _)| (*to, *request) == (other, waiter);
+        let (_, _, granted) = next.said.iter().rfind(is_of_waiter).unwrap();
+        assert!(granted.grant().is_some_and(|newer| grant < newer));
+    }
+}
+
+#[test]
+fn nobody_else_is_told_of_what_an_earlier_run_has_granted() {
+    let Ended { mut next, id, .. } = Ended::new(false);
+    let [asker, other] = [next.greet(1), next.greet(2)];
+    for (session, request) in [(asker, RequestId(id.0 + 1)), (other, id)] {
+        next.handle(Input::Ask(session, request, &lock("a", 0, Wait::No)));
+        let (_, _, reply) = next.said.pop().unwrap();
+        assert_eq!(reply.grant(), None);
+    }
+}
+
+#[test]
+fn who_does_not_want_what_an_earlier_run_has_granted_gives_it_back() {
+    let Ended { mut next, id, .. } = Ended::new(false);
+    let [asker, other] = [next.greet(1), next.greet(2)];
+    next.handle(Input::Cancel(asker, id));
+    next.ask(other, &lock("a", 0, Wait::No));
+    assert!(next.said.pop().is_some_and(|(_, _, reply)| reply.grant().is_some()));
+}
+
+#[test]
+fn what_an_earlier_run_has_granted_and_has_ended_is_granted_anew() {
+    let Ended { mut next, grant, id } = Ended::new(false);
+    let asker = next.greet(1);
+    next.wait(&[asker], 2 * MINUTE);
+    next.handle(Input::Ask(asker, id, &lock("a", 0, Wait::No)));
+    let (_, _, reply) = next.said.pop().unwrap();
+    assert!(reply.grant().is_some_and(|newer| grant < newer));
+}
+
+#[test]
+fn what_the_client_has_heard_of_is_not_told_again() {
+    let mut run = Run::start(Timestamp::from_nanos(1_000_000_000), GrantId(0));
+    let session = run.greet(1);
+    let id = run.ask(session, &lock("a", 0, Wait::No));
+    run.handle(Input::Beat(session, RequestId(id.0 + 1), &[]));
+    run.records.clear();
+    assert!(run.machine.hand_over(run.now));
+    run.drain();
+    let (grant, record) = run.records.pop().unwrap();
+    let mut next = Run::start(run.now, grant);
+    assert!(next.machine.restore_lease(next.now, true, grant, &record));
+    let session = next.greet(1);
+    next.handle(Input::Ask(session, id, &lock("a", 0, Wait::No)));
+    assert_eq!(next.said.pop().and_then(|(_, _, reply)| reply.grant()), None);
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl<A> Gate<A> {
     }
 
     /// The answer to a request that was granted just now.
-    fn approval(&self, now: Timestamp, parts: &Parts) -> Decision {
+    pub(super) fn approval(&self, now: Timestamp, parts: &Parts) -> Decision {
         let mut tightest = self.state_of(now, parts, 0);
         for part in 1..parts.len() {
             let other = self.state_of(now, parts, part);

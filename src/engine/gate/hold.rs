@@ -7,7 +7,7 @@ use crate::engine::grant::{GrantKind, Lease};
 use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::lock::Locks;
-use crate::engine::request::GrantId;
+use crate::engine::request::{Decision, GrantId};
 use crate::engine::session::SessionId;
 use crate::time::Timestamp;
 
@@ -73,7 +73,7 @@ impl<A> Gate<A> {
         let parts = parts.collect::<Option<Vec<_>>>()?;
         lease.is_recorded = true;
         let (granted_at, term, actor) = (lease.granted_at, lease.term(), lease.actor);
-        let record = LeaseRecord { granted_at, term, actor, parts };
+        let record = LeaseRecord { granted_at, term, actor, request: None, parts };
         let owner = grant.owner;
         self.records += 1;
         let (number, grant) = (self.records, id);
@@ -92,24 +92,22 @@ impl<A> Gate<A> {
     }
 
     /// Takes up a lease that an earlier run has written down. It ends by itself unless its holder
-    /// claims it. Whether it could be taken up.
+    /// claims it. The answer to who asked for it; nothing if it could not be taken up.
     pub(in crate::engine) fn restore_lease(
         &mut self,
         now: Timestamp,
         same_clock: bool,
         (id, owner): (GrantId, SessionId),
         record: &LeaseRecord,
-    ) -> bool {
+    ) -> Option<Decision> {
         let keys = record.parts.iter().map(|(name, mode)| Ok((Key::parse(name)?, *mode)));
-        let Ok(locks) = keys.collect::<Result<Vec<_>, _>>().and_then(Locks::new) else {
-            return false;
-        };
-        let Ok(parts) = self.lock_parts(now, &locks) else { return false };
+        let locks = keys.collect::<Result<Vec<_>, _>>().and_then(Locks::new).ok()?;
+        let parts = self.lock_parts(now, &locks).ok()?;
         let known = same_clock && record.granted_at <= now;
         let mut lease = Lease::new(now, record.term, record.actor);
         lease.granted_at = if known { record.granted_at } else { now };
         (lease.is_claimed, lease.is_recorded) = (false, true);
         self.take_up(now, id, owner, &parts, lease);
-        true
+        Some(Decision { grant: Some(id), ..self.approval(now, &parts) })
     }
 }

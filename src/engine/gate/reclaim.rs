@@ -60,19 +60,8 @@ impl<A> Gate<A> {
     ) -> Result<Reply, Problem> {
         let gone = || Self::not_held("the lease cannot be reclaimed");
         let owner = owner.filter(|_| self.grants.is_earlier(id)).ok_or_else(gone)?;
-        if let Some(grant) = self.grants.get_mut(id) {
-            return match &mut grant.kind {
-                GrantKind::Lease(lease) if grant.owner == owner => {
-                    let was_claimed = std::mem::replace(&mut lease.is_claimed, true);
-                    lease.renewed_at = now;
-                    let lease = *lease;
-                    if !was_claimed && lease.is_renewed() {
-                        self.watch_lease(now, id, owner, &lease);
-                    }
-                    Ok(Reply::Done)
-                }
-                _ => Err(gone()),
-            };
+        if self.grants.get(id).is_some() {
+            return if self.claim_lease(now, owner, id) { Ok(Reply::Done) } else { Err(gone()) };
         }
         if now >= self.reclaim_until {
             return Err(gone());
@@ -85,6 +74,26 @@ impl<A> Gate<A> {
         let lease = Lease::new(now, wanted.term, wanted.actor);
         self.take_up(now, id, owner, &parts, lease);
         Ok(Reply::Done)
+    }
+
+    /// The owner says that it holds a lease. Whether it does.
+    pub(in crate::engine) fn claim_lease(
+        &mut self,
+        now: Timestamp,
+        owner: SessionId,
+        id: GrantId,
+    ) -> bool {
+        let Some(grant) = self.grants.get_mut(id).filter(|grant| grant.owner == owner) else {
+            return false;
+        };
+        let GrantKind::Lease(lease) = &mut grant.kind else { return false };
+        let was_claimed = std::mem::replace(&mut lease.is_claimed, true);
+        lease.renewed_at = now;
+        let lease = *lease;
+        if !was_claimed && lease.is_renewed() {
+            self.watch_lease(now, id, owner, &lease);
+        }
+        true
     }
 
     /// Has the owner hold what an earlier run has granted.

@@ -106,11 +106,6 @@ impl<A> Gate<A> {
         }
     }
 
-    /// Whether a grant may still be given back.
-    pub(in crate::engine) fn has(&self, id: GrantId) -> bool {
-        self.grants.get(id).is_some()
-    }
-
     /// Whether the owner holds anything that ends only when it is given back.
     pub(in crate::engine) fn has_leases(&self, owner: SessionId) -> bool {
         self.grants.of(owner).any(|(_, grant)| matches!(grant.kind, GrantKind::Lease(_)))

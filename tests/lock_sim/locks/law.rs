@@ -41,6 +41,8 @@ pub struct Tally {
     pub grants: u64,
     pub reclaims: u64,
     pub restored: u64,
+    /// Answers of an earlier run that a later one has said.
+    pub found: u64,
     pub breaks: u64,
     pub deadlocks: u64,
     pub crashes: u64,
@@ -55,9 +57,9 @@ impl Tally {
     /// Whether all of it has happened.
     pub fn is_full(&self) -> bool {
         let Self { grants, reclaims, restored, breaks, deadlocks, .. } = *self;
-        let Self { crashes, stops, late_hellos, answers, .. } = *self;
+        let Self { found, crashes, stops, late_hellos, answers, .. } = *self;
         let all = [grants, reclaims, restored, breaks, deadlocks, crashes, stops, late_hellos];
-        all.into_iter().chain([answers]).all(|count| count > 0)
+        all.into_iter().chain([found, answers]).all(|count| count > 0)
     }
 }
 
@@ -66,6 +68,7 @@ impl AddAssign for Tally {
         self.grants += more.grants;
         self.reclaims += more.reclaims;
         self.restored += more.restored;
+        self.found += more.found;
         self.breaks += more.breaks;
         self.deadlocks += more.deadlocks;
         self.crashes += more.crashes;

@@ -180,5 +180,6 @@ fn a_lease_that_is_reclaimed_when_others_had_the_lock_since_is_found() {
 
 #[test]
 fn an_answer_that_does_not_wait_for_its_record_is_found() {
-    breaks(Mistake::AnswerBeforeRecord, Law::Alone);
+    // In long leases, of which there are more there.
+    breaks_in(World::with_outages, Mistake::AnswerBeforeRecord, Law::Alone);
 }

@@ -1,6 +1,6 @@
 //! One run of a server of locks: what `net::service` and `net::ledger` are round the engine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use zmqlocker::engine::{
@@ -38,6 +38,8 @@ pub struct Server {
     /// The last lease of each lock.
     current: BTreeMap<&'static str, (SessionId, GrantId)>,
     parts: BTreeMap<GrantId, Parts>,
+    /// What was found on the disk, and nobody was told of by this run.
+    restored: BTreeSet<GrantId>,
     next_release: u64,
     mistake: Option<Mistake>,
 }
@@ -84,6 +86,7 @@ impl Server {
             reclaims: BTreeMap::new(),
             current: BTreeMap::new(),
             parts: BTreeMap::new(),
+            restored: BTreeSet::new(),
             next_release: 1 << 40,
             mistake,
         };
@@ -91,6 +94,8 @@ impl Server {
             let same_clock = boot == disk.boot;
             assert!(server.machine.restore_lease(now, same_clock, grant, &record));
             laws.tally.restored += 1;
+            server.granted.insert(grant, None);
+            server.restored.insert(grant);
             server.drain(now, laws);
         }
         disk.written = 0;
@@ -276,6 +281,8 @@ impl Server {
     ) {
         match reply {
             Reply::Decision(decision) => {
+                let found = decision.grant.is_some_and(|token| self.restored.remove(&token));
+                laws.tally.found += u64::from(found);
                 let is_new = |token: &GrantId| !self.granted.contains_key(token);
                 let Some(token) = decision.grant.filter(is_new) else { return };
                 self.granted.insert(token, self.desk.connection_of(asked.0));
