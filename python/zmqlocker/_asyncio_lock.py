@@ -78,7 +78,8 @@ class Lease(LeaseState):
             self._client._tell_news()
 
     async def __aenter__(self) -> Self:
-        """Give the lease itself."""
+        """Give the lease itself. Raises `LockLost` or `NotHeld` if it is over: never enters so."""
+        self._begin_block()
         return self
 
     async def __aexit__(

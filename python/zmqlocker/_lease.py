@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import sys
 import threading
 import warnings
 import weakref
@@ -11,7 +13,7 @@ from concurrent.futures import thread as _pools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from zmqlocker._exceptions import LockLost, NotHeld
+from zmqlocker._exceptions import LockerError, LockLost, NotHeld
 from zmqlocker._zmqlocker import LockWish
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     _Timeout = float | EllipsisType | None
 
+_LOG = logging.getLogger("zmqlocker")
 _actors = itertools.count(1)
 _of_thread = threading.local()
 #: What the threads of pools run, by which `asyncio.to_thread()` acquires for its tasks.
@@ -125,7 +128,9 @@ class LeaseState:
     def __init__(self, held: Held, wish: LockWish) -> None:
         """Hold what a server has granted."""
         self._held, self._wish = held, wish
-        self._count, self._was_lost = 1, False
+        #: How often it was acquired and not given back yet, and how many blocks hold it.
+        self._count, self._blocks = 1, 0
+        self._was_lost = False
 
     @property
     def key(self) -> str | tuple[str, ...]:
@@ -168,16 +173,46 @@ class LeaseState:
         what = "was lost" if self._is_lost() else "was released"
         return f"the lease of {self.key!r} {what}: others may have it by now"
 
+    def _begin_block(self) -> None:
+        """Enter a `with` block, which must not run without the lock. Asks no server."""
+        if self._held.given_back:
+            raise NotHeld(self._story())
+        self.check()
+        if self._blocks >= self._count:
+            message = f"a block holds the lease of {self.key!r} already, and its end gives it back"
+            raise LockerError(message)
+        self._blocks += 1
+
     def _leave(self, exception: BaseException | None) -> None:
-        """End a `with` block: gives the lease back, and waits for nothing."""
-        self._count -= 1
-        if self._held.given_back or not self._wish.renew:
+        """End a `with` block: gives the lease back, and waits for nothing.
+
+        Raises `LockLost` if it was lost meanwhile, unless the block ended by what must not be held
+        up: a cancellation, Ctrl-C, an exit.
+        """
+        self._blocks -= 1
+        if self._held.given_back:
             return
         lost = self._is_lost()
-        if self._count <= 0:
-            self._held.let_go()
+        if self._wish.renew:
+            self._count -= 1
+            if self._count <= 0:
+                self._held.let_go()
+        elif self._count > 1:
+            self._count -= 1
         if lost:
-            raise LockLost(self._story()) from exception
+            self._tell_loss(exception)
+
+    def _tell_loss(self, exception: BaseException | None) -> None:
+        lost = LockLost(self._story())
+        if exception is None:
+            raise lost
+        if isinstance(exception, LockLost):
+            return
+        if isinstance(exception, Exception):
+            raise lost from exception
+        _LOG.warning("%s", lost)
+        if sys.version_info >= (3, 11):
+            exception.add_note(str(lost))
 
     def _is_last(self) -> bool:
         """Begin a release. Whether nobody of this thread or task is left who has entered.
@@ -247,13 +282,17 @@ class LockState(Generic[E]):
             self._client._leases[tuple(self._wish.keys), actor] = lease
 
     def _enter(self, actor: int, lease: E) -> E:
+        lease._blocks += 1
         self._entered.setdefault(actor, []).append(lease)
         return lease
 
     def _exit(self, actor: int) -> E:
         if actor not in self._entered:
             # A generator may be entered by one thread or task, and left by another.
-            actor = next(reversed(self._entered))
+            actor = next(reversed(self._entered), 0)
+        if actor not in self._entered:
+            message = f"no block has entered the lock {self.key!r}"
+            raise NotHeld(message)
         entered = self._entered[actor]
         lease = entered.pop()
         if not entered:

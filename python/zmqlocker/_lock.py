@@ -54,7 +54,8 @@ class Lease(LeaseState):
             self._client._give_back(self._held)
 
     def __enter__(self) -> Self:
-        """Give the lease itself."""
+        """Give the lease itself. Raises `LockLost` or `NotHeld` if it is over: never enters so."""
+        self._begin_block()
         return self
 
     def __exit__(
