@@ -130,7 +130,8 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Have each call of a function wait for a lock, and hold it while it runs.
 
-        A coroutine function waits in a thread; `zmqlocker.asyncio` needs none.
+        A generator holds it from its first value to its end. A coroutine function waits in a
+        thread; `zmqlocker.asyncio` needs none.
         """
         return during(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
 
@@ -183,7 +184,8 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Have each call of a function wait for its permits, and hold them while it runs.
 
-        A coroutine function waits in a thread; `zmqlocker.asyncio` needs none.
+        A generator holds them from its first value to its end. A coroutine function waits in a
+        thread; `zmqlocker.asyncio` needs none.
         """
         return during(
             lambda: self.limit(key, cost, ttl=ttl, timeout=timeout, on_failure=on_failure)

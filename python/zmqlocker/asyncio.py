@@ -24,13 +24,13 @@ from zmqlocker._lease import LockInfo, Locking, RwLock, lock_infos
 from zmqlocker._status import MOST, ClientInfo, KeyInfo, ServerStatus, client_infos, key_infos
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import EllipsisType
 
     from typing_extensions import Self
 
     from zmqlocker import Decision, Limit
-    from zmqlocker._decorators import P, R
+    from zmqlocker._decorators import A, P
 
     _Timeout = float | EllipsisType | None
     _Keys = str | dict[str, int]
@@ -124,8 +124,11 @@ class LockerClient(Locking[Lock]):
         ttl: float = 0.8,
         timeout: _Timeout = ...,
         max_hold: float | None = None,
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-        """Have each call of a coroutine function wait for a lock, and hold it meanwhile."""
+    ) -> Callable[[Callable[P, A]], Callable[P, A]]:
+        """Have each call of a coroutine function wait for a lock, and hold it meanwhile.
+
+        An asynchronous generator holds it from its first value to its end.
+        """
         return during_async(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
 
     async def next(self, key: str | None = None, *, timeout: _Timeout = ...) -> str:
@@ -219,8 +222,11 @@ class LockerClient(Locking[Lock]):
         ttl: float = 0.8,
         timeout: _Timeout = ...,
         on_failure: str | None = None,
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-        """Have each call of a coroutine function wait for its permits, and hold them meanwhile."""
+    ) -> Callable[[Callable[P, A]], Callable[P, A]]:
+        """Have each call of a coroutine function wait for its permits, and hold them meanwhile.
+
+        An asynchronous generator holds them from its first value to its end.
+        """
         return during_async(
             lambda: self.limit(key, cost, ttl=ttl, timeout=timeout, on_failure=on_failure)
         )

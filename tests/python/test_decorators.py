@@ -1,11 +1,12 @@
-"""`limited()`: functions that hold permits while they run."""
+"""`limited()` and `locked()`: functions that hold permits or locks while they run."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmqlocker.asyncio
@@ -13,7 +14,7 @@ from conftest import PATIENCE, wait_until
 from zmqlocker import LockerClient, LockerServer, LockTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterator
 
 
 @pytest.fixture
@@ -138,5 +139,166 @@ def test_coroutine_functions_of_an_event_loop_need_no_thread(server: LockerServe
                 await fail()
             assert await client.peek("one")
             assert work.__doc__ == "Work."
+
+    asyncio.run(main())
+
+
+class Counter:
+    """Something that can be called like a coroutine function."""
+
+    def __init__(self, client: LockerClient) -> None:
+        self.client = client
+
+    async def __call__(self, value: int) -> int:
+        assert not self.client.peek("one")
+        return value
+
+
+def test_an_object_that_is_called_like_a_coroutine_function_holds_a_permit_while_it_runs(
+    client: LockerClient, server: LockerServer
+) -> None:
+    async def main() -> None:
+        for function in (Counter(client), functools.partial(Counter(client))):
+            assert await client.limited("one")(function)(7) == 7
+            async with zmqlocker.asyncio.LockerClient(server.url, timeout=PATIENCE) as of_loop:
+                assert await of_loop.limited("one")(function)(7) == 7
+
+    asyncio.run(main())
+    assert client.peek("one")
+
+
+def test_a_generator_holds_a_permit_from_its_first_value_to_its_end(client: LockerClient) -> None:
+    @client.limited("one")
+    def count(to: int) -> Generator[int, int, str]:
+        """Count."""
+        for value in range(to):
+            given = yield value
+            assert given is None or given == value + 1
+        return "done"
+
+    def all_of() -> Generator[int, int, str]:
+        return (yield from count(3))
+
+    assert inspect.isgeneratorfunction(count)
+    assert (count.__name__, count.__doc__) == ("count", "Count.")
+    counting = count(3)
+    assert client.peek("one")
+    assert [next(counting), counting.send(1), counting.send(2)] == [0, 1, 2]
+    assert not client.peek("one")
+    with pytest.raises(StopIteration) as caught:
+        counting.send(3)
+    assert caught.value.value == "done"
+    assert client.peek("one")
+    assert list(all_of()) == [0, 1, 2]
+    # However it ends.
+    counting = count(3)
+    next(counting)
+    counting.close()
+    assert client.peek("one")
+    counting = count(3)
+    next(counting)
+    with pytest.raises(ZeroDivisionError):
+        counting.throw(ZeroDivisionError())
+    counting = count(3)
+    next(counting)
+    del counting
+    assert client.peek("one")
+
+
+@pytest.mark.parametrize("of", ["threads", "loop"])
+def test_an_asynchronous_generator_holds_a_permit_from_its_first_value_to_its_end(
+    client: LockerClient, server: LockerServer, of: str
+) -> None:
+    closed = []
+
+    async def main() -> None:
+        async with zmqlocker.asyncio.LockerClient(server.url, timeout=PATIENCE) as of_loop:
+            limited = client.limited("one") if of == "threads" else of_loop.limited("one")
+
+            @limited
+            async def count(to: int) -> AsyncGenerator[int, int]:
+                """Count."""
+                try:
+                    for value in range(to):
+                        given = yield value
+                        assert given is None or given == value + 1
+                except KeyError:
+                    yield -1
+                finally:
+                    assert not client.peek("one")
+                    closed.append(to)
+
+            assert inspect.isasyncgenfunction(count)
+            assert (count.__name__, count.__doc__) == ("count", "Count.")
+            assert [value async for value in count(3)] == [0, 1, 2]
+            counting = count(4)
+            assert await anext(counting) == 0
+            assert await counting.asend(1) == 1
+            assert await counting.athrow(KeyError()) == -1
+            assert not client.peek("one")
+            await counting.aclose()
+            assert client.peek("one")
+            counting = count(5)
+            await anext(counting)
+            with pytest.raises(ZeroDivisionError):
+                await counting.athrow(ZeroDivisionError())
+            assert client.peek("one")
+
+    asyncio.run(main(), debug=True)
+    assert closed == [3, 4, 5]
+
+
+def test_decorators_may_be_put_together(client: LockerClient, server: LockerServer) -> None:
+    async def main() -> None:
+        async with zmqlocker.asyncio.LockerClient(server.url, timeout=PATIENCE) as of_loop:
+
+            @of_loop.limited("one")
+            @client.locked("a")
+            async def work(value: int) -> int:
+                assert not client.peek("one")
+                assert len(client.locks()) == 1
+                return value
+
+            @functools.wraps(work)
+            def wrapped(value: int) -> Any:
+                return work(value)
+
+            assert await work(7) == 7
+            assert await of_loop.limited({"hour": 1})(wrapped)(7) == 7
+
+    asyncio.run(main())
+
+
+CLASS_METHOD: Any = classmethod(lambda _: None)
+
+
+@pytest.mark.parametrize("thing", [5, None, "text", int, staticmethod(len), CLASS_METHOD])
+def test_what_is_no_function_is_refused_at_once(client: LockerClient, thing: Any) -> None:
+    async def main() -> None:
+        async with zmqlocker.asyncio.LockerClient("tcp://127.0.0.1:1") as of_loop:
+            for decorate in (
+                client.limited("one"),
+                client.locked("a"),
+                of_loop.limited("one"),
+                of_loop.locked("a"),
+            ):
+                with pytest.raises(TypeError, match=r"^only a function can be decorated, not "):
+                    decorate(thing)
+
+    asyncio.run(main())
+
+
+def test_what_runs_on_no_loop_is_refused_by_the_client_of_a_loop() -> None:
+    def plain() -> None: ...
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    async def main() -> None:
+        async with zmqlocker.asyncio.LockerClient("tcp://127.0.0.1:1") as client:
+            for function in (plain, generator, len, functools.partial(plain)):
+                for decorate in (client.limited("one"), client.locked("a")):
+                    with pytest.raises(TypeError, match="is no `async def`: use the client of"):
+                        decorate(function)  # type: ignore[type-var]
 
     asyncio.run(main())
