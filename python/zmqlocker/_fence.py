@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import operator
+import os
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from zmqlocker._exceptions import BoundExceeded, ConfigError, LockLost, LockTimeout
+from zmqlocker._exceptions import (
+    BoundExceeded,
+    ConfigError,
+    DeadlockError,
+    LockLost,
+    LockTimeout,
+)
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
@@ -19,6 +27,10 @@ _TOKENS = 1 << 63
 _KEY_BYTES_MAX = 256
 _KEYS_MAX_MAX = 1_000_000_000
 _TIMEOUT_MAX = 1e6
+
+_of_thread = threading.local()
+#: The fences of this process that remember in it alone.
+_memories: weakref.WeakSet[_Memory] = weakref.WeakSet()
 
 
 class Fence:
@@ -36,6 +48,9 @@ class Fence:
     keys at most, since to forget one would let its old holders in. Whoever comes while another one
     is at it waits, `timeout` seconds at most.
 
+    A file that is missing is a fence that begins, and lets in whoever comes first: with
+    `create=False` it is refused. One that is there and is no fence is refused always.
+
     Raises `ConfigError` if the file cannot be used.
     """
 
@@ -45,8 +60,10 @@ class Fence:
         *,
         keys_max: int = 1_000_000,
         timeout: float = 10.0,
+        create: bool = True,
     ) -> None:
         """Open the fence, or make it."""
+        keys_max, timeout = _whole("keys_max", keys_max), _number("timeout", timeout)
         if not 1 <= keys_max <= _KEYS_MAX_MAX:
             message = f"keys_max must be from 1 to {_KEYS_MAX_MAX}, not {keys_max}"
             raise ConfigError(message)
@@ -55,7 +72,9 @@ class Fence:
             raise ConfigError(message)
         self._path = None if path is None else Path(path).absolute()
         self._keys_max = keys_max
-        self._store: _Store = _Memory(timeout) if self._path is None else _file(self._path, timeout)
+        self._store: _Store = (
+            _Memory(timeout) if self._path is None else _file(self._path, timeout, create=create)
+        )
 
     def accept(self, token: int, *, key: str = "default") -> bool:
         """Tell whether `token` is the newest of `key`; older ones are refused from now on.
@@ -80,6 +99,8 @@ class Fence:
 
         So nobody can overtake between the check and the write. A process that is stopped in the
         block holds up newer holders, and nothing else does: one that is killed does not.
+
+        Raises `DeadlockError` in the block of another guard of this thread, of whatever key.
         """
         token, key = _token(token), _key(key)
         with self._store.visit() as visit:
@@ -97,8 +118,10 @@ class Fence:
 
     def _accept(self, visit: _Visit, token: int, key: str) -> bool:
         newest = visit.newest(key)
-        if newest is not None and token <= newest:
-            return token == newest
+        if newest is not None and token < newest:
+            return False
+        if visit.knows(key, token):
+            return True
         with visit.alone():
             newest = visit.newest(key)
             if newest is None and visit.keys() >= self._keys_max:
@@ -107,10 +130,10 @@ class Fence:
                     "`keys_max`"
                 )
                 raise BoundExceeded(message)
-            if newest is None or newest < token:
+            if newest is None or newest <= token:
                 visit.remember(key, token)
                 return True
-        return token == newest
+        return False
 
     def __repr__(self) -> str:
         """Tell the file."""
@@ -128,6 +151,21 @@ def _token(token: int) -> int:
         message = f"token must be a whole number from 0 to 2^63 - 1, not {token!r}"
         raise ConfigError(message)
     return number
+
+
+def _whole(name: str, number: int) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        message = f"{name} must be a whole number, not {number!r}"
+        raise TypeError(message) from None
+
+
+def _number(name: str, number: float) -> float:
+    if not isinstance(number, numbers.Real):
+        message = f"{name} must be a number, not {number!r}"
+        raise TypeError(message)
+    return float(number)
 
 
 def _key(key: str) -> str:
@@ -152,17 +190,36 @@ def busy(timeout: float) -> LockTimeout:
     return LockTimeout(f"the fence was not free within {timeout:g} s: somebody is in its `guard()`")
 
 
-def _file(path: Path, timeout: float) -> _Store:
+@contextlib.contextmanager
+def entering(place: object) -> Iterator[None]:
+    """Keep in mind where this thread keeps others out: there it would wait for itself."""
+    inside: set[tuple[int, object]] = _of_thread.__dict__.setdefault("inside", set())
+    here = (os.getpid(), place)
+    if here in inside:
+        message = "this thread is in a `guard()` of the fence, and would wait for itself"
+        raise DeadlockError(message)
+    inside.add(here)
+    try:
+        yield
+    finally:
+        inside.discard(here)
+
+
+def _file(path: Path, timeout: float, *, create: bool) -> _Store:
     # Not every Python has SQLite.
     from zmqlocker._fence_file import FenceFile  # noqa: PLC0415
 
-    return FenceFile(path, timeout)
+    return FenceFile(path, timeout, create=create)
 
 
 class _Visit(Protocol):
     """What can be done while the store is open."""
 
     def newest(self, key: str) -> int | None: ...
+
+    def knows(self, key: str, token: int) -> bool:
+        """Whether `token` is the newest, and nothing has to be remembered anew."""
+        ...
 
     def keys(self) -> int: ...
 
@@ -182,8 +239,9 @@ class _Memory:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._newest: dict[str, int] = {}
+        _memories.add(self)
 
     @contextlib.contextmanager
     def visit(self) -> Iterator[_Memory]:
@@ -191,18 +249,32 @@ class _Memory:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=self._timeout):
-            raise busy(self._timeout)
-        try:
-            yield
-        finally:
-            self._lock.release()
+        lock = self.lock
+        with entering(self):
+            if not lock.acquire(timeout=self._timeout):
+                raise busy(self._timeout)
+            try:
+                yield
+            finally:
+                lock.release()
 
     def newest(self, key: str) -> int | None:
         return self._newest.get(key)
+
+    def knows(self, key: str, token: int) -> bool:
+        return self._newest.get(key) == token
 
     def keys(self) -> int:
         return len(self._newest)
 
     def remember(self, key: str, token: int) -> None:
         self._newest[key] = token
+
+
+def _free_in_child() -> None:
+    """A guard that was entered before the fork is the parent's, and so is what it guards."""
+    for memory in _memories:
+        memory.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)

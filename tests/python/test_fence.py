@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import PATIENCE
-from zmqlocker import BoundExceeded, ConfigError, Fence, LockLost, LockTimeout
+from zmqlocker import BoundExceeded, ConfigError, DeadlockError, Fence, LockLost, LockTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,12 +114,31 @@ def test_a_newer_holder_waits_while_an_older_one_is_in_its_guard(place: Path | N
 
 def test_who_waits_for_too_long_is_told(place: Path | None) -> None:
     fence = Fence(place, timeout=0.01)
-    with fence.guard(1), pytest.raises(LockTimeout) as caught:
-        fence.check(2)
+    with ThreadPoolExecutor(1) as pool, fence.guard(1):
+        checking = pool.submit(fence.check, 2)
+        with pytest.raises(LockTimeout) as caught:
+            checking.result(PATIENCE)
     assert str(caught.value) == (
         "the fence was not free within 0.01 s: somebody is in its `guard()`"
     )
     assert fence.newest() == 1
+
+
+def test_a_guard_in_a_guard_of_the_same_thread_would_wait_for_itself(place: Path | None) -> None:
+    fence = Fence(place, timeout=PATIENCE)
+    beside = fence if place is None else Fence(place, timeout=PATIENCE)
+    message = r"^this thread is in a `guard\(\)` of the fence, and would wait for itself$"
+    with fence.guard(1):
+        for ask in (fence, beside):
+            with pytest.raises(DeadlockError, match=message), ask.guard(2):
+                pytest.fail("entered within the guard of another token")
+            with pytest.raises(DeadlockError, match=message):
+                ask.accept(2, key="b")
+            assert ask.newest() == 1
+        with Fence().guard(9):
+            pass
+    with fence.guard(2), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fence.newest).result(PATIENCE) == 2
 
 
 def test_a_guard_whose_block_fails_keeps_its_token(place: Path | None) -> None:
@@ -225,6 +245,25 @@ def test_a_fork_goes_on_with_the_fence(script: Callable[..., Script], tmp_path: 
     assert script(FORK, str(tmp_path / "fence")).line() == "0 False 2"
 
 
+#: Forks in a guard, and has the child go in as well.
+FORK_IN_A_GUARD = """
+    import os
+    from zmqlocker import Fence
+    fence = Fence(timeout=0.0)
+    with fence.guard(1):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if fence.accept(2) and not fence.accept(1) else 1)
+        print(os.waitpid(child, 0)[1], fence.newest())
+    print(fence.accept(2))
+"""
+
+
+def test_a_child_is_not_in_the_guard_of_its_parent(script: Callable[..., Script]) -> None:
+    forking = script(FORK_IN_A_GUARD)
+    assert [forking.line(), forking.line()] == ["0 1", "True"]
+
+
 @pytest.mark.parametrize(
     "content", [b"no fence at all" * 100, b"SQLite format 3\0" + b"\xff" * 200]
 )
@@ -255,6 +294,90 @@ def test_a_file_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unable to open database file"):
         fence.accept(1)
     assert not path.exists()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def of_others(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE accounts (name TEXT)")
+
+
+@pytest.mark.parametrize("make", [empty, of_others])
+def test_a_file_that_remembers_no_tokens_is_no_fence(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "fence"
+    make(path)
+    content = path.read_bytes()
+    for create in (True, False):
+        with pytest.raises(ConfigError, match="cannot be used: it remembers no tokens: make it"):
+            Fence(path, create=create)
+    assert path.read_bytes() == content
+    path.unlink()
+    fence = Fence(path)
+    fence.check(1)
+    make(path) if make is empty else path.unlink()
+    with pytest.raises(ConfigError, match="cannot be used"):
+        fence.accept(2)
+
+
+def test_a_fence_refuses_what_is_older_than_it_has_accepted_whatever_becomes_of_its_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "fence"
+    fence = Fence(path, keys_max=2)
+    assert fence.accept(10)
+    with fence.guard(12, key="b"):
+        pass
+    path.unlink()
+    anew = Fence(path)
+    # Who deletes the file deletes what it knew. What a fence has seen itself it knows still.
+    assert anew.accept(3)
+    assert not fence.accept(9)
+    with pytest.raises(LockLost), fence.guard(11, key="b"):
+        pytest.fail("entered with an old token")
+    assert (fence.newest(), fence.newest("b"), anew.newest()) == (10, 12, 3)
+    with pytest.raises(BoundExceeded):
+        fence.accept(1, key="c")
+    # And has the file know it again.
+    assert fence.accept(10)
+    assert not anew.accept(9)
+    assert anew.accept(11)
+    assert not fence.accept(10)
+
+
+def test_a_fence_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "fence"
+    with pytest.raises(ConfigError, match="unable to open database file"):
+        Fence(path, create=False)
+    assert list(tmp_path.iterdir()) == []
+    Fence(path).check(5)
+    assert not Fence(path, create=False).accept(4)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_many_may_make_a_fence_at_once(tmp_path: Path) -> None:
+    for number in range(10):
+        path = tmp_path / str(number)
+
+        def make(token: int, path: Path = path) -> None:
+            Fence(path).accept(token)
+
+        with ThreadPoolExecutor(4) as pool:
+            making = [pool.submit(make, token) for token in range(4)]
+            for made in making:
+                made.result(PATIENCE)
+        assert Fence(path, create=False).newest() == 3
+
+
+@pytest.mark.parametrize("options", [{"keys_max": "x"}, {"keys_max": 1.5}, {"timeout": "1"}])
+def test_an_argument_of_another_kind_is_named(options: dict[str, Any]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(TypeError, match=rf"^{name} must be a (whole )?number, not {value!r}$"):
+        Fence(**options)
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
