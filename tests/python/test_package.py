@@ -111,13 +111,23 @@ def test_the_examples_of_the_readme_run(block: str) -> None:
     subprocess.run([sys.executable, "-c", block], check=True, timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("guide", GUIDES)
-def test_the_examples_of_a_guide_run_one_after_the_other(guide: str) -> None:
+def examples_of(guide: str) -> list[tuple[str, str]]:
+    """What all examples of a guide share, and each of the others."""
     text = (ROOT / "docs" / guide).read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) > 10
-    source = "\n".join([*blocks, "client.close()", "server.stop()"])
+    shared, *blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return [(shared, block) for block in blocks]
+
+
+@pytest.mark.parametrize(
+    ("shared", "block"), [example for guide in GUIDES for example in examples_of(guide)]
+)
+def test_each_example_of_a_guide_runs_by_itself(shared: str, block: str) -> None:
+    source = f"{shared}\n{block}\nclient.close()\nserver.stop()"
     subprocess.run([sys.executable, "-c", source], check=True, timeout=PATIENCE)
+
+
+def test_guides_have_examples() -> None:
+    assert all(len(examples_of(guide)) >= 10 for guide in GUIDES)
 
 
 def test_there_are_examples_in_the_readme() -> None:
