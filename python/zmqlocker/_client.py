@@ -133,7 +133,13 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
         A generator holds it from its first value to its end. A coroutine function waits in a
         thread; `zmqlocker.asyncio` needs none.
         """
-        return during(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
+
+        def make() -> Lock:
+            return self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold)
+
+        # What can never work is refused here.
+        make()
+        return during(make)
 
     def limit(
         self,

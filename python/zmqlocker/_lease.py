@@ -9,9 +9,10 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Iterable
 from concurrent.futures import thread as _pools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from zmqlocker._exceptions import LockerError, LockLost, NotHeld
 from zmqlocker._zmqlocker import LockWish
@@ -114,6 +115,19 @@ def lock_infos(rows: Sequence[Any]) -> list[LockInfo]:
         LockInfo(key, kind, size, tuple(held), tuple(waiters[key, kind, size]))
         for (key, kind, size), held in sorted(holders.items())
     ]
+
+
+def _keys(key: object, *, several: bool = True) -> list[str]:
+    """The keys that were given: one, or several if that may be."""
+    if isinstance(key, str):
+        return [key]
+    if several and isinstance(key, Iterable) and not isinstance(key, bytes | bytearray):
+        keys = list(key)
+        if all(isinstance(one, str) for one in keys):
+            return keys
+    kinds = "a str or a list of str" if several else "a str"
+    message = f"key must be {kinds}, not {key!r}"
+    raise TypeError(message)
 
 
 def key_of(wish: LockWish) -> str | tuple[str, ...]:
@@ -227,6 +241,11 @@ class LeaseState:
             raise NotHeld(self._story())
         return self._count <= 0
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse copies: the end of one would give back what the others need."""
+        message = "a lease cannot be copied or pickled: hand on its token"
+        raise TypeError(message)
+
     def __repr__(self) -> str:
         """Tell the key, the token, and what became of it."""
         state = "held" if self.held else "lost" if self._is_lost() else "released"
@@ -258,6 +277,9 @@ class LockState(Generic[E]):
         on_lost: Callable[[E], object] | None,
     ) -> None:
         """Remember what to ask for, and whom."""
+        if on_lost is not None and not callable(on_lost):
+            message = f"on_lost must be a function that takes a lease, not {on_lost!r}"
+            raise TypeError(message)
         self._client, self._wish, self._timeout = client, wish, timeout
         self._reentrant, self._on_lost = reentrant, on_lost
         self._entered: dict[int, list[E]] = {}
@@ -319,6 +341,16 @@ class RwLock(Generic[L]):
         """Make a lock alone."""
         return self._make("write")
 
+    def __enter__(self) -> NoReturn:
+        """Refuse: nobody knows in which mode."""
+        message = "a rw lock is entered by `with lock.read():` or `with lock.write():`"
+        raise TypeError(message)
+
+    def __exit__(self, *exception: object) -> None:
+        """Do nothing: no block is ever entered."""
+
+    __aenter__, __aexit__ = __enter__, __exit__
+
 
 class Locking(Generic[L]):
     """The locks of a client."""
@@ -349,8 +381,7 @@ class Locking(Generic[L]):
 
         Raises `ConfigError` for a key or a length that can never work.
         """
-        keys = [key] if isinstance(key, str) else list(key)
-        wish = LockWish(keys, "lock", size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
+        wish = LockWish(_keys(key), "lock", size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
         return self._make_lock(wish, timeout, reentrant=reentrant, on_lost=on_lost)
 
     def rw_lock(
@@ -364,11 +395,14 @@ class Locking(Generic[L]):
         on_lost: Callable[[Any], object] | None = None,
     ) -> RwLock[L]:
         """Lock `key` for one writer or many readers: `read()` and `write()` make locks."""
+        keys = _keys(key, several=False)
 
         def make(mode: str) -> L:
-            wish = LockWish([key], mode, size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
+            wish = LockWish(keys, mode, size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
             return self._make_lock(wish, timeout, reentrant=False, on_lost=on_lost)
 
+        # What can never work is refused here.
+        make("read")
         return RwLock(make)
 
     def semaphore(
@@ -385,7 +419,13 @@ class Locking(Generic[L]):
     ) -> L:
         """Hold `cost` of the `size` permits of `key`. Its first use says how many there are."""
         wish = LockWish(
-            [key], "permits", size=size, cost=cost, ttl=ttl, max_hold=max_hold, renew=renew
+            _keys(key, several=False),
+            "permits",
+            size=size,
+            cost=cost,
+            ttl=ttl,
+            max_hold=max_hold,
+            renew=renew,
         )
         return self._make_lock(wish, timeout, reentrant=False, on_lost=on_lost)
 

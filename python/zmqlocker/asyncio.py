@@ -129,7 +129,13 @@ class LockerClient(Locking[Lock]):
 
         An asynchronous generator holds it from its first value to its end.
         """
-        return during_async(lambda: self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold))
+
+        def make() -> Lock:
+            return self.lock(key, ttl=ttl, timeout=timeout, max_hold=max_hold)
+
+        # What can never work is refused here.
+        make()
+        return during_async(make)
 
     async def next(self, key: str | None = None, *, timeout: _Timeout = ...) -> str:
         """Ask for one permit: "go" or "sorry". Waits for a server that is not up."""

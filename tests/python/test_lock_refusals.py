@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
@@ -40,7 +42,7 @@ def test_a_ttl_out_of_its_bounds_is_named(client: LockerClient, ttl: float) -> N
         with pytest.raises(ConfigError, match=r"^ttl must be "):
             make("a", ttl=ttl)
     with pytest.raises(ConfigError, match=r"^ttl must be "):
-        client.rw_lock("a", ttl=ttl).read()
+        client.rw_lock("a", ttl=ttl)
     for good in (0.1, 86_400.0):
         with client.lock("a", ttl=good):
             pass
@@ -57,9 +59,8 @@ def test_a_key_that_cannot_be_is_named(client: LockerClient, key: str) -> None:
     for make in (client.lock, client.leader, lambda key: client.semaphore(key, 2)):
         with pytest.raises(ConfigError, match=r"^key must be "):
             make(key)
-    for of in (client.rw_lock(key).read, client.rw_lock(key).write):
-        with pytest.raises(ConfigError, match=r"^key must be "):
-            of()
+    with pytest.raises(ConfigError, match=r"^key must be "):
+        client.rw_lock(key)
     with pytest.raises(ConfigError, match=r"^key must be "):
         client.break_lock(key)
 
@@ -70,8 +71,41 @@ def test_keys_that_are_taken_together_are_bounded(client: LockerClient) -> None:
             client.lock(keys)
     with client.lock([str(number) for number in range(16)]) as lease:
         assert len(lease.key) == 16
-    with pytest.raises(TypeError):
-        client.lock([1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("key", [1, None, b"a", ["a", 1], [b"a"], {"a": 1}.values()])
+def test_what_is_no_key_is_named(client: LockerClient, key: Any) -> None:
+    for make in (client.lock, client.leader, client.locked):
+        with pytest.raises(TypeError, match=r"^key must be a str or a list of str, not "):
+            make(key)
+    for make_one in (client.rw_lock, lambda key: client.semaphore(key, 2)):
+        with pytest.raises(TypeError, match=r"^key must be a str, not "):
+            make_one(key)
+
+
+def test_what_cannot_be_told_of_a_loss_is_refused_at_once(client: LockerClient) -> None:
+    makes: list[Any] = [
+        client.lock,
+        client.leader,
+        client.rw_lock,
+        lambda key, **options: client.semaphore(key, 2, **options),
+    ]
+    for make in makes:
+        with pytest.raises(TypeError, match=r"^on_lost must be a function .*, not 5$"):
+            make("a", on_lost=5)
+
+
+def test_a_lease_has_no_copies(client: LockerClient) -> None:
+    with client.lock("a") as lease:
+        for copying in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="a lease cannot be copied or pickled"):
+                copying(lease)
+        assert lease.held
+
+
+def test_a_rw_lock_says_how_it_is_entered(client: LockerClient) -> None:
+    with pytest.raises(TypeError, match=r"by `with lock.read\(\):` or `with"):
+        client.rw_lock("a").__enter__()
 
 
 @pytest.mark.parametrize("size", [0, -1, 10**12 + 1, 2**70])
@@ -97,8 +131,6 @@ def test_a_key_is_one_kind_of_lock_at_a_time(client: LockerClient) -> None:
     # A rule for all other keys names none of them.
     with client.lock("other"):
         assert client.next("other") == "go"
-    with client.rw_lock("a").read():
-        pass
 
 
 def test_no_server_is_said_to_be_unavailable(free_url: str) -> None:
