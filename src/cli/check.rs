@@ -6,6 +6,8 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::cli::client::print;
+use crate::cli::json::{Object, document};
 use crate::cli::{Failure, Status};
 use crate::config_file::FileConfig;
 use crate::engine::Limits;
@@ -14,9 +16,16 @@ use crate::net::read_config;
 
 /// Check a configuration file and print each error with its line and column.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Example: zmqlocker check zmqlocker.toml
+
+Exit status: 0 it is right, 2 it is wrong, 3 it cannot be read.")]
 pub(super) struct Check {
     /// The file, as zmqlocker.toml.
     file: String,
+    /// One JSON object: the rules that the file has, or its errors.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Check {
@@ -28,27 +37,53 @@ impl Check {
         let config = match read_config(Path::new(&self.file)) {
             Ok(config) => config,
             Err(Error::Config { problem, .. }) => {
-                writeln!(io::stderr(), "{problem}")?;
+                if self.json {
+                    print(&(document(&wrong(&self.file, &problem)) + "\n"))?;
+                } else {
+                    writeln!(io::stderr(), "{problem}")?;
+                }
                 return Ok(Status::Usage);
             }
             Err(error) => return Err(error.into()),
         };
-        write!(io::stdout(), "{}", summary(&self.file, &config))?;
+        let rules = rules(&config);
+        print(&if self.json {
+            document(&right(&self.file, &rules)) + "\n"
+        } else {
+            summary(&self.file, &rules)
+        })?;
         Ok(Status::Done)
     }
 }
 
-/// The limits as they were read, one a line, and that all is well.
-fn summary(name: &str, config: &FileConfig) -> String {
+/// The name of each rule and its limits, in their shortest form.
+fn rules(config: &FileConfig) -> Vec<(String, Vec<String>)> {
     let others = config.rate.map(|rate| ("other keys".to_owned(), Limits::of_rate(rate)));
-    let rules: Vec<_> = config.limits.iter().cloned().chain(others).collect();
+    let texts = |(key, limits): (String, Limits)| {
+        (key, (0..limits.count()).map(|place| limits.text(place).to_string()).collect())
+    };
+    config.limits.iter().cloned().chain(others).map(texts).collect()
+}
+
+/// The rules, one a line, and that all is well.
+fn summary(name: &str, rules: &[(String, Vec<String>)]) -> String {
     let width = rules.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
-    let lines = rules.iter().map(|(key, limits)| {
-        let texts: Vec<&str> = (0..limits.count()).map(|place| &**limits.text(place)).collect();
-        format!("{key:width$}  {}\n", texts.join(", "))
-    });
+    let lines = rules.iter().map(|(key, texts)| format!("{key:width$}  {}\n", texts.join(", ")));
     let noun = if rules.len() == 1 { "rule" } else { "rules" };
     lines.collect::<String>() + &format!("{name}: ok, {} {noun}\n", rules.len())
+}
+
+fn right(name: &str, rules: &[(String, Vec<String>)]) -> Object {
+    let rule = |(key, limits): &(String, Vec<String>)| {
+        Object::new().with("key", key).with("limits", limits)
+    };
+    let rules: Vec<_> = rules.iter().map(rule).collect();
+    Object::new().with("file", name).with("ok", &true).with("rules", &rules)
+}
+
+fn wrong(name: &str, problem: &str) -> Object {
+    let errors: Vec<_> = problem.lines().collect();
+    Object::new().with("file", name).with("ok", &false).with("errors", &errors)
 }
 
 #[cfg(test)]
@@ -65,6 +100,11 @@ mod tests {
                      tenant:*    60/min sliding\n\
                      other keys  5/0.8s\n\
                      a.toml: ok, 3 rules\n";
-        assert_eq!(summary("a.toml", &config), lines);
+        assert_eq!(summary("a.toml", &rules(&config)), lines);
+        assert_eq!(
+            document(&right("a.toml", &rules(&config)[..1])),
+            "{\"file\": \"a.toml\", \"ok\": true, \
+             \"rules\": [{\"key\": \"a\", \"limits\": [\"5/s\", \"2 at once\"]}]}"
+        );
     }
 }

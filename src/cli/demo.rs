@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::answer::Answer;
+use crate::cli::json::document;
 use crate::cli::timeline::{Style, Timeline};
 use crate::cli::{Failure, Status};
 use crate::config::{ServerConfig, Url};
@@ -30,6 +31,10 @@ const FRAME: Duration = Duration::from_millis(100);
 
 /// See it work: a server that grants 5 requests in 0.8 s, and three clients that ask it.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Example: zmqlocker demo --seconds 10
+
+Exit status: 0 no slot had more than 5, 1 one had, 3 no port or another failure.")]
 pub(super) struct Demo {
     /// How long the clients ask, in whole seconds from 1 to 3600.
     #[arg(
@@ -39,6 +44,9 @@ pub(super) struct Demo {
         value_parser = clap::value_parser!(u32).range(1..=3600)
     )]
     seconds: u32,
+    /// One JSON object at the end, and no drawing.
+    #[arg(long)]
+    json: bool,
 }
 
 /// What a client heard, and when.
@@ -51,7 +59,13 @@ impl Demo {
         let started = unix_time();
         let server = Server::start(&ServerConfig::of_rate(limit, url))?;
         let mut output = io::stdout();
-        writeln!(output, "a server grants {limit} at {}, {CLIENTS} processes ask", server.url())?;
+        if !self.json {
+            writeln!(
+                output,
+                "a server grants {limit} at {}, {CLIENTS} processes ask",
+                server.url()
+            )?;
+        }
 
         let requests = (RATE * self.seconds).to_string();
         let every = (1.0 / f64::from(RATE)).to_string();
@@ -74,7 +88,7 @@ impl Demo {
         drop(sender);
 
         let mut timeline = Timeline::new(limit, CLIENTS, Duration::from_secs(self.seconds.into()));
-        let live = output.is_terminal();
+        let live = output.is_terminal() && !self.json;
         let mut drawn = 0;
         loop {
             match heard.recv_timeout(FRAME) {
@@ -88,7 +102,9 @@ impl Demo {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if !live {
+        if self.json {
+            writeln!(output, "{}", document(&timeline.object()))?;
+        } else if !live {
             write!(output, "{}", timeline.draw(Style::Plain))?;
         }
         clients.finish()?;

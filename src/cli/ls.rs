@@ -1,41 +1,33 @@
 //! `zmqlocker ls`: who holds locks, and who waits for them.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::{ANSWER_TIMEOUT, Failure, Status};
-use crate::config::{ClientConfig, Url};
+use crate::cli::client::ClientOptions;
+use crate::cli::json::Object;
+use crate::cli::table::{fitting, short};
+use crate::cli::{Failure, Status};
 use crate::engine::{LockRow, Mode, Shape};
-use crate::net::Client;
-
-/// What fits in a line of the table.
-const COLUMNS: usize = 80;
 
 /// Show who holds locks, and who waits for them in which order.
 #[derive(Args, Debug)]
 #[command(
     after_help = "SINCE is how long a lock is held or waited for. LEFT is in how long it is free \
-                  if nothing more is heard of its holder, or its waiter gives up."
+                  if nothing more is heard of its holder, or its waiter gives up.\n\n\
+                  Example: zmqlocker ls --json | jq -r '.[].key'\n\n\
+                  Exit status: 0 shown, 2 wrong usage, 3 no server or another failure."
 )]
 pub(super) struct Ls {
-    /// One JSON document, with times in seconds.
-    #[arg(long)]
-    json: bool,
-    /// The server.
-    #[arg(long, default_value = "tcp://localhost:7777")]
-    url: String,
+    #[command(flatten)]
+    options: ClientOptions,
 }
 
 impl Ls {
     pub(super) fn run(self) -> Result<Status, Failure> {
-        let urls = vec![Url::parse(&self.url)?];
-        let client = Client::new(ClientConfig::new(urls, Some(ANSWER_TIMEOUT))?)?;
+        let client = self.options.client()?;
         let locks = by_key(client.locks(&mut || true)?);
-        let text = if self.json { document(&locks) } else { table(&locks) };
-        write!(io::stdout(), "{text}")?;
+        self.options.print(&list(&locks), &table(&locks))?;
         Ok(Status::Done)
     }
 }
@@ -101,33 +93,8 @@ fn kind(shape: Shape) -> String {
     }
 }
 
-/// A length of time in at most six letters.
-fn short(length: Duration) -> String {
-    // Rounded once, so that no 60 appears where a minute has passed.
-    let tenths = (length.as_millis() + 50) / 100;
-    let seconds = tenths / 10;
-    let [minutes, hours, days] = [60, 3_600, 86_400].map(|unit| seconds / unit);
-    match (hours, days) {
-        _ if minutes == 0 => format!("{seconds}.{}s", tenths % 10),
-        (0, _) => format!("{minutes}m{:02}s", seconds % 60),
-        (_, 0) => format!("{hours}h{:02}m", minutes % 60),
-        // Who waits without an end says so by a number that no wait lasts.
-        (_, 10_000..) => "-".to_owned(),
-        _ => format!("{days}d"),
-    }
-}
-
-/// A line that fits, and that does to a terminal only what a line does.
-fn fitting(line: &str) -> String {
-    let line = line.replace(char::is_control, "\u{fffd}");
-    if line.chars().count() <= COLUMNS {
-        return line + "\n";
-    }
-    line.chars().take(COLUMNS - 1).chain(['…', '\n']).collect()
-}
-
 /// The locks for programs, with the names of the Python package.
-fn document(locks: &Locks) -> String {
+fn list(locks: &Locks) -> Vec<Object> {
     let lock = |key: &str, rows: &[LockRow]| {
         let (kind, size) = match rows.first().map_or(Shape::Lock, |row| row.mode.shape()) {
             Shape::Lock => ("lock", 1),
@@ -135,55 +102,47 @@ fn document(locks: &Locks) -> String {
             Shape::Semaphore(size) => ("semaphore", size.permits()),
         };
         let (holders, waiters): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.grant.is_some());
-        let [holders, waiters] = [holders, waiters]
-            .map(|rows| rows.into_iter().map(entry).collect::<Vec<_>>().join(", "));
-        format!(
-            "{{\"key\": {}, \"kind\": \"{kind}\", \"size\": {size}, \"holders\": [{holders}], \
-             \"waiters\": [{waiters}]}}",
-            quoted(key)
-        )
+        let entries = |rows: Vec<&LockRow>| rows.into_iter().map(entry).collect::<Vec<_>>();
+        Object::new()
+            .with("key", key)
+            .with("kind", kind)
+            .with("size", &size)
+            .with("holders", &entries(holders))
+            .with("waiters", &entries(waiters))
     };
-    format!(
-        "[{}]\n",
-        locks.iter().map(|(key, rows)| lock(key, rows)).collect::<Vec<_>>().join(",\n ")
-    )
+    locks.iter().map(|(key, rows)| lock(key, rows)).collect()
 }
 
-/// A holder or waiter in JSON.
-fn entry(row: &LockRow) -> String {
+/// A holder or waiter.
+fn entry(row: &LockRow) -> Object {
     let (mode, permits) = match row.mode {
         Mode::Exclusive => ("exclusive", 1),
         Mode::Read => ("read", 1),
         Mode::Write => ("write", 1),
         Mode::Permits { cost, .. } => ("permits", cost.permits()),
     };
-    let (token, left) = match row.grant {
-        Some(grant) => (format!("\"token\": {}, ", grant.0), "ttl_left"),
-        None => (String::new(), "timeout_left"),
-    };
-    let [since, until] = [row.since, row.left].map(|length| length.as_secs_f64());
-    format!(
-        "{{\"name\": {}, \"host\": {}, \"pid\": {}, {token}\"mode\": \"{mode}\", \
-         \"permits\": {permits}, \"since\": {since}, \"{left}\": {until}}}",
-        quoted(&row.client.name),
-        quoted(&row.client.host),
-        row.client.pid
-    )
-}
-
-/// Text in JSON: RFC 8259, section 7.
-fn quoted(text: &str) -> String {
-    let letter = |letter: char| match letter {
-        '"' | '\\' => format!("\\{letter}"),
-        '\0'..' ' => format!("\\u{:04x}", u32::from(letter)),
-        _ => letter.to_string(),
-    };
-    format!("\"{}\"", text.chars().map(letter).collect::<String>())
+    let mut entry = Object::new()
+        .with("name", &*row.client.name)
+        .with("host", &*row.client.host)
+        .with("pid", &row.client.pid);
+    if let Some(grant) = row.grant {
+        entry.add("token", &grant.0);
+    }
+    let left = if row.grant.is_some() { "ttl_left" } else { "timeout_left" };
+    entry
+        .with("mode", mode)
+        .with("permits", &permits)
+        .with("since", &row.since)
+        .with(left, &row.left)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::cli::json::document;
+    use crate::cli::table::COLUMNS;
     use crate::engine::{ClientInfo, Cost, GrantId};
 
     fn row(key: &str, mode: Mode, grant: Option<u64>, times: [u64; 2], name: &str) -> LockRow {
@@ -240,15 +199,9 @@ table: rw lock
             r#""since": 59.96, "timeout_left": 9.6}, "#,
             r#"{"name": "", "host": "db1.example.org", "#,
             r#""pid": 4711, "mode": "exclusive", "permits": 1, "#,
-            r#""since": 0.049, "timeout_left": 172800}]}]"#,
-            "\n"
+            r#""since": 0.049, "timeout_left": 172800}]}]"#
         );
-        assert_eq!(document(&locks), expected);
-        assert_eq!(document(&Locks::new()), "[]\n");
-    }
-
-    #[test]
-    fn text_in_json_is_escaped() {
-        assert_eq!(quoted("a\"b\\c\n\u{1b}é"), r#""a\"b\\c\u000a\u001bé""#);
+        assert_eq!(document(&list(&locks)), expected);
+        assert_eq!(document(&list(&Locks::new())), "[]");
     }
 }

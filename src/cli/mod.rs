@@ -2,45 +2,51 @@
 
 #![allow(clippy::doc_markdown, reason = "much of it is help, which terminals show as it is")]
 
+mod acquire;
 mod break_lock;
+mod change;
 mod check;
+mod client;
 mod demo;
+mod guard;
 mod json;
+mod limit;
 mod lock;
 mod logger;
 mod ls;
 mod next;
+mod ping;
 mod running;
 mod serve;
 mod signals;
+mod status;
 mod supervision;
+mod table;
 mod timeline;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use log::Log;
+use signal_hook::consts::SIGPIPE;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::error::Error;
-
-/// How long a server may take to answer what needs no wait.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a command ended, for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
-    /// It did what it was asked to do; `next` heard "go".
+    /// It did what it was asked to do; what was asked for was allowed.
     Done,
-    /// `next` heard "sorry"; `demo` saw a slot with too many; nobody held what `break` was to take.
+    /// It was refused; `demo` saw a slot with too many; nobody held what `break` was to take.
     Refused,
     /// The command line is wrong, or the file that `check` was given.
     Usage,
     /// Something is missing: a server, a port, a place to write to.
     Failed,
-    /// What `lock` and the command that it runs have to say.
+    /// What `lock`, `limit` and the command that they run have to say.
     Other(u8),
 }
 
@@ -61,8 +67,10 @@ impl Status {
 #[command(
     name = "zmqlocker",
     version,
-    after_help = "Exit status: 0 done or \"go\", 1 \"sorry\" or not held, 2 wrong usage or a wrong \
-                  file, 3 no server or another failure; of lock, see `zmqlocker lock --help`."
+    max_term_width = 80,
+    after_help = "Exit status: 0 done, allowed or \"go\", 1 refused, \"sorry\" or not held, 2 \
+                  wrong usage or a wrong file, 3 no server or another failure; of lock and limit, \
+                  that of the command: see `zmqlocker lock --help`."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -71,13 +79,47 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Break(break_lock::Break),
-    Check(check::Check),
-    Demo(demo::Demo),
+    Serve(serve::Serve),
+    Next(next::Next),
+    Acquire(acquire::Acquire),
+    Peek(acquire::Peek),
+    Limit(limit::Limit),
     Lock(lock::Lock),
     Ls(ls::Ls),
-    Next(next::Next),
-    Serve(serve::Serve),
+    Break(break_lock::Break),
+    Freeze(change::Freeze),
+    Reset(change::Reset),
+    SetLimit(change::SetLimit),
+    Status(status::Show),
+    Ping(ping::Ping),
+    Check(check::Check),
+    Demo(demo::Demo),
+}
+
+impl Command {
+    fn run(
+        self,
+        program: &[String],
+        take_log: impl FnOnce(Box<dyn Log>),
+    ) -> Result<Status, Failure> {
+        match self {
+            Self::Serve(serve) => serve.run(take_log),
+            Self::Next(next) => next.run(),
+            Self::Acquire(acquire) => acquire.run(),
+            Self::Peek(peek) => peek.run(),
+            Self::Limit(limit) => limit.run(),
+            Self::Lock(lock) => lock.run(),
+            Self::Ls(ls) => ls.run(),
+            Self::Break(break_lock) => break_lock.run(),
+            Self::Freeze(freeze) => freeze.run(),
+            Self::Reset(reset) => reset.run(),
+            Self::SetLimit(set_limit) => set_limit.run(),
+            Self::Status(show) => show.run(),
+            Self::Ping(ping) => ping.run(),
+            Self::Check(check) => check.run(),
+            Self::Demo(demo) => demo.run(program),
+        }
+    }
 }
 
 /// Runs a command line. `program` starts the command anew, `arguments` are what follows it, and
@@ -96,15 +138,12 @@ pub fn run(
             return if error.use_stderr() { Status::Usage.code() } else { Status::Done.code() };
         }
     };
-    let ended = match parsed.command {
-        Command::Break(break_lock) => break_lock.run(),
-        Command::Check(check) => check.run(),
-        Command::Demo(demo) => demo.run(program),
-        Command::Lock(lock) => lock.run(),
-        Command::Ls(ls) => ls.run(),
-        Command::Next(next) => next.run(),
-        Command::Serve(serve) => serve.run(take_log),
-    };
+    let ended = parsed.command.run(program, take_log);
+    if matches!(&ended, Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe) {
+        // Whoever read along has enough: the same end as that of any program of the system. Where
+        // this returns, it cannot be had.
+        let _ = emulate_default_handler(SIGPIPE);
+    }
     let status = ended.unwrap_or_else(|failure| {
         complain(&failure);
         if matches!(failure, Failure::Ours(Error::Config { .. })) {

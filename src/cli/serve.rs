@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use log::Log;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
 use crate::cli::logger::LogOptions;
 use crate::cli::signals::Signals;
@@ -85,14 +85,15 @@ impl Serve {
         if !bind_anyway {
             refuse_strangers(&config)?;
         }
-        let signals = Signals::hear(&[SIGHUP, SIGINT, SIGTERM])?;
+        // A log that nobody reads any more is no reason to end.
+        let signals = Signals::hear(&[SIGHUP, SIGINT, SIGPIPE, SIGTERM])?;
         let server = Arc::new(Server::start(&config)?);
         let running = Arc::clone(&server);
         let listener = signals.act(move |signal| {
-            if signal.number == SIGHUP && settings.config.is_some() {
-                reload(&running, &settings);
-            } else {
-                running.stopper().stop();
+            match signal.number {
+                SIGPIPE => {}
+                SIGHUP if settings.config.is_some() => reload(&running, &settings),
+                _ => running.stopper().stop(),
             }
             true
         })?;

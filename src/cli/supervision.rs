@@ -1,4 +1,4 @@
-//! What becomes of a command that runs while a lock is held.
+//! What becomes of a command that runs while a lock or a permit is held.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,14 +14,14 @@ use crate::time::{Clock, Timestamp};
 /// these are no children of ours.
 const SLICE: Duration = Duration::from_millis(20);
 
-/// What happens while a lock is waited for or held.
+/// What happens while something is waited for or held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A signal came.
     Signal(Signal),
     /// Something became of a child.
     Child,
-    /// The lock is lost.
+    /// It is lost.
     Lost,
 }
 
@@ -29,16 +29,17 @@ pub(super) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
     pub(super) status: u8,
-    /// Whether it was made to, because the lock was lost.
+    /// Whether it was made to, because that was lost.
     pub(super) is_lost: bool,
 }
 
-/// Waits for the end of a command, passes signals on to it, and stops it if the lock is lost: it
-/// has `grace` to end by itself, and so has what it leaves behind.
+/// Waits for the end of a command, passes signals on to it, and stops it if what people call `noun`
+/// is lost: it has `grace` to end by itself, and so has what it leaves behind.
 pub(super) fn supervise(
     mut running: Running,
     events: &Receiver<Event>,
     grace: Duration,
+    noun: &str,
 ) -> io::Result<Ending> {
     let mut is_lost = false;
     let mut kill_at: Option<Timestamp> = None;
@@ -62,7 +63,7 @@ pub(super) fn supervise(
                 is_lost = true;
                 kill_at = Some(BootClock.now() + grace);
                 running.ask_to_end();
-                complain(&"the lock is lost: the command is stopped");
+                complain(&format_args!("the {noun} is lost: the command is stopped"));
             }
             Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {}
             // Those who tell of signals live as long as this process.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::cli::json::Object;
 use crate::engine::Rate;
 
 /// How much time a column stands for, at least.
@@ -113,6 +114,21 @@ impl Timeline {
         drawing
     }
 
+    /// What it comes to, for programs: how often each client heard what, and how often "go" was
+    /// heard in each slot.
+    pub(super) fn object(&self) -> Object {
+        let client = |heard: &Vec<(Duration, Answer)>| {
+            let go = heard.iter().filter(|(_, answer)| *answer == Answer::Go).count();
+            Object::new().with("go", &go).with("sorry", &(heard.len() - go))
+        };
+        let slots: Vec<u64> = self.slots().iter().map(|(_, count)| *count).collect();
+        Object::new()
+            .with("limit", &self.limit.to_string())
+            .with("clients", &self.clients.iter().map(client).collect::<Vec<_>>())
+            .with("slots", &slots)
+            .with("kept", &self.is_kept())
+    }
+
     fn column(&self, at: Duration) -> usize {
         usize::try_from(at.as_millis() / self.column.as_millis()).unwrap_or(usize::MAX)
     }
@@ -133,6 +149,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::json::document;
 
     fn timeline(heard: &[(usize, u64, Answer)]) -> Timeline {
         let limit = Rate::new(2, 0.8).unwrap();
@@ -161,6 +178,11 @@ mod tests {
              client 1  #.     #    2 go   1 sorry\n\
              client 2  #      #.   2 go   1 sorry\n\
              # go  . sorry  | slot opens   4 go in 2 slots, at most 2 in one: kept\n"
+        );
+        assert_eq!(
+            document(&drawn.object()),
+            "{\"limit\": \"2/0.8s\", \"clients\": [{\"go\": 2, \"sorry\": 1}, \
+             {\"go\": 2, \"sorry\": 1}], \"slots\": [2, 2], \"kept\": true}"
         );
     }
 
