@@ -1,0 +1,188 @@
+"""What `deploy/` has: every file is valid, and the server starts as it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+import pytest
+import yaml
+from commands import Serving, zmqlocker
+from conftest import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNIT = DEPLOY / "zmqlocker.service"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / "docker-compose.yml").read_text()))
+
+
+def kubernetes(kind: str) -> dict[str, Any]:
+    every = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    (one,) = (resource for resource in every if resource["kind"] == kind)
+    return dict(one)
+
+
+def container() -> dict[str, Any]:
+    pod = kubernetes("StatefulSet")["spec"]["template"]["spec"]
+    (one,) = pod["containers"]
+    return dict(one)
+
+
+def image_environment() -> dict[str, str]:
+    """Return what the image sets in the environment of the server."""
+    (line,) = re.findall(r"^ENV (.*)$", DOCKERFILE, re.MULTILINE)
+    return dict(word.split("=", 1) for word in shlex.split(line))
+
+
+def unit_command() -> list[str]:
+    unit = UNIT.read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    return shlex.split(line)
+
+
+def unit_options_for_other_hosts() -> list[str]:
+    (line,) = re.findall(r"^#     (--url .*)$", UNIT.read_text(), re.MULTILINE)
+    return shlex.split(line)
+
+
+COMMANDS = {
+    "systemd": (unit_command()[1:], {}),
+    "systemd for other hosts": (unit_command()[1:] + unit_options_for_other_hosts(), {}),
+    "compose": (compose()["services"]["zmqlocker"]["command"], image_environment()),
+    "kubernetes": (container()["args"], image_environment()),
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+    """A server that is started as one of the files says, but with files and ports of the test."""
+    words, variables = COMMANDS[request.param]
+    assert words[0] == "serve"
+    (tmp_path / "zmqlocker.toml").write_text('[limits]\nopenai = "500/min"\n')
+    (tmp_path / "clients.toml").write_text("")
+    assert zmqlocker("keygen", str(tmp_path / "server.key"))[0] == 0
+    text = "\0".join([*words[1:], *(f"{name}={value}" for name, value in variables.items())])
+    for there in (
+        "/etc/zmqlocker",
+        "/run/secrets/zmqlocker",
+        "/run/secrets",
+        "${CREDENTIALS_DIRECTORY}",
+    ):
+        text = text.replace(f"{there}/", f"{tmp_path}/")
+    for there in ("/var/lib/zmqlocker", "${STATE_DIRECTORY}"):
+        text = text.replace(there, str(tmp_path / "data"))
+    text = re.sub(r":(7777|9464)\b", ":*", text)
+    here = text.split("\0")
+    count = len(words) - 1
+    environment: dict[str, Any] = dict(word.split("=", 1) for word in here[count:])
+    server = Serving(*here[:count], url=None, **environment)
+    yield server
+    server.kill()
+
+
+def test_the_server_starts_as_the_files_say(served: Serving, tmp_path: Path) -> None:
+    start = json.loads(served.start)
+    assert start["limits"] == "openai 500/min"
+    assert start["data_dir"] == str(tmp_path / "data")
+    assert served.finish()[0] == 0
+
+
+def test_the_alerts_are_over_metrics_that_there_are() -> None:
+    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
+    wanted = set(re.findall(r"(?:zmqlocker|process)_\w+", " ".join(rule["expr"] for rule in rules)))
+    server = Serving("--metrics=127.0.0.1:*")
+    try:
+        url = server.line_with("metrics at ").split()[-1]
+        with urlopen(f"{url}metrics", timeout=PATIENCE) as answer:
+            text = answer.read().decode()
+    finally:
+        server.kill()
+    assert wanted <= set(re.findall(r"^\w+", text, re.MULTILINE))
+
+
+def test_each_variable_of_the_image_is_one_that_the_server_knows() -> None:
+    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", zmqlocker("serve", "--help")[1]))
+    assert set(image_environment()) <= known
+
+
+def test_the_ports_are_the_same_everywhere() -> None:
+    exposed = re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
+    assert exposed == ["7777 9464"]
+    assert {port["containerPort"] for port in container()["ports"]} == {7777, 9464}
+    assert {port["port"] for port in kubernetes("Service")["spec"]["ports"]} == {7777, 9464}
+
+
+def test_there_is_one_server_that_writes_to_its_volume() -> None:
+    assert kubernetes("StatefulSet")["spec"]["replicas"] == 1
+    (mount,) = [one for one in container()["volumeMounts"] if not one.get("readOnly")]
+    assert mount["mountPath"] == image_environment()["ZMQLOCKER_DATA_DIR"]
+
+
+def test_nothing_runs_as_root() -> None:
+    assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["7777:7777"]
+    pod = kubernetes("StatefulSet")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsUser"] == 7777
+    assert container()["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "\nDynamicUser=yes\n" in UNIT.read_text()
+
+
+def checked(*command: str | Path) -> str:
+    """Run a tool that has to be content: what it prints."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tool(name: str) -> Path:
+    """Return where a tool is that came with the group `test`."""
+    return Path(sys.executable).parent / name
+
+
+def test_hadolint_has_nothing_against_the_dockerfile() -> None:
+    checked(tool("hadolint"), DEPLOY / "Dockerfile")
+
+
+def test_kubernetes_knows_every_field() -> None:
+    checked(tool("kubernetes-validate"), "--strict", DEPLOY / "kubernetes.yaml")
+
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
+)
+
+
+@needs_systemd
+def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
+    # The command is looked for, and is not where the unit has it.
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace(unit_command()[0], "/bin/true", 1))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_systemd
+def test_the_unit_leaves_little_open() -> None:
+    # What is left: a network, /proc, and the programs of the host.
+    checked("systemd-analyze", "security", "--offline=true", "--threshold=15", UNIT)
