@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::conversation::FLOOR_INTERVAL;
 use crate::conversation::done::Done;
 use crate::conversation::leases::{Lease, Leases, shortened};
 use crate::conversation::releases::Releases;
-use crate::conversation::{BEAT_INTERVAL, FLOOR_INTERVAL};
 use crate::engine::{ClientInfo, GrantId, Reply, RequestId, SessionName, Term};
 use crate::time::Timestamp;
 use crate::wire::request::{Hello, Wanted, encode_beat, encode_cancel, encode_hello};

@@ -57,8 +57,8 @@ impl<E> Machine<E> {
     }
 
     /// Takes up a lease that an earlier run has written down, before anything is asked for. It ends
-    /// as if its holder were heard now for the last time, unless that one reclaims it, or asks again
-    /// what was answered with it. Drain the outputs after it. Whether it is one.
+    /// as if its holder were heard now for the last time, unless that one reclaims it, or asks
+    /// again what was answered with it. Drain the outputs after it. Whether it is one.
     pub fn restore_lease(
         &mut self,
         now: Timestamp,

@@ -81,7 +81,6 @@ impl Client {
         }
         // A client that is closed has given everything back already.
         let _ = self.tell(&Request::Release { grant: granted.grant() }, granted);
-        self.drop_lease(granted);
         true
     }
 

@@ -305,7 +305,9 @@ pub fn encode_beat(out: &mut Vec<u8>, number: u64, floor: RequestId, open: &[Req
     begin(out, 3 + open.len(), op::BEAT);
     write_number(out, number);
     write_number(out, floor.0);
-    open.iter().for_each(|id| write_number(out, id.0));
+    for id in open {
+        write_number(out, id.0);
+    }
 }
 
 /// Adds to `out` that nobody waits for this request any more.

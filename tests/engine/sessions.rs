@@ -151,8 +151,8 @@ fn a_wait_without_an_end_holds_back_the_answers_to_nothing_else() {
     let mut desk = Desk::new(&[("slow", &["1 at once"])], &["1/s"]);
     let [holder, session] = [desk.greet(1), desk.greet(2)];
     let held = desk.lease(holder, "slow", 60 * SECOND).unwrap();
-    let hold = Hold::lease(Duration::from_secs(60)).unwrap();
-    let wait = acquire(&[("slow", 1)], Wait::UpTo(Duration::from_secs(3_600)), hold);
+    let term = Hold::lease(Duration::from_secs(60)).unwrap();
+    let wait = acquire(&[("slow", 1)], Wait::UpTo(Duration::from_secs(3_600)), term);
     let waiting = desk.send(session, &wait);
     let request = acquire(&[("k", 1)], Wait::No, Hold::Spend);
     for _ in 0..=Bounds::default().client_answers_max / 1_000 {

@@ -167,8 +167,8 @@ impl<A> Gate<A> {
         self.said.pop_front()
     }
 
-    /// To whom a grant is to be told by what the gate says next but one: a record of it comes first,
-    /// and then that answers wait for that.
+    /// To whom a grant is to be told by what the gate says next but one: a record of it comes
+    /// first, and then that answers wait for that.
     pub(super) fn is_told_to(&self, grant: GrantId) -> Option<&A> {
         self.said.iter().take(2).find_map(|said| match said {
             Said::Reply { to, reply, .. } if reply.grant() == Some(grant) => Some(to),
