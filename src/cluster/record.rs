@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! state/cluster     1 NAME ID
+//! state/epoch       1 EPOCH, the last one of all
 //! state/srv/NAME    1 RUN here|leaving VERSION URL
 //! state/part/07     1 EPOCH OWNER INCARNATION fresh|taken|handed:EPOCH COVER_MS
 //! holds/07          1 EPOCH\n, and then what is held, as its owner wrote it
@@ -67,7 +68,7 @@ pub struct RunId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterId(pub u64);
 
-/// How often a partition has changed hands: the upper half of the numbers of its grants.
+/// Which change of hands it was, of all in the cluster: the upper half of the numbers of grants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u32);
 
@@ -173,6 +174,8 @@ pub(super) struct Written<T> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) cluster: Option<ClusterRecord>,
+    /// The last epoch of all.
+    pub(super) epoch: Option<Written<Epoch>>,
     pub(super) servers: BTreeMap<ServerName, Written<ServerRecord>>,
     pub(super) parts: PartitionMap<Option<Written<PartRecord>>>,
 }
@@ -188,6 +191,14 @@ pub(super) enum Strange {
 
 pub(super) fn cluster_key() -> String {
     format!("{STATE}cluster")
+}
+
+pub(super) fn epoch_key() -> String {
+    format!("{STATE}epoch")
+}
+
+pub(super) fn encode_epoch(epoch: Epoch) -> Vec<u8> {
+    format!("{FORMAT} {}", epoch.0).into_bytes()
 }
 
 pub(super) fn server_key(name: &ServerName) -> String {
@@ -251,6 +262,9 @@ impl State {
             let [name, id] = words[..] else { return None };
             let id = ClusterId(u64::from_str_radix(id, 16).ok()?);
             self.cluster = Some(ClusterRecord { name: name.to_owned(), id });
+        } else if key == "epoch" {
+            let record = decode_epoch(text)?;
+            self.epoch = Some(Written { record, created, modified });
         } else if let Some(name) = key.strip_prefix("srv/") {
             let [run, standing, version, url] = words[..] else { return None };
             let record = ServerRecord {
@@ -274,9 +288,12 @@ impl State {
     }
 }
 
+fn decode_epoch(text: &str) -> Option<Epoch> {
+    text.parse().ok().filter(|epoch| *epoch <= Epoch::MAX.0).map(Epoch)
+}
+
 fn decode_part(words: &[&str]) -> Option<PartRecord> {
     let [epoch, name, incarnation, how, cover] = *words else { return None };
-    let number = |text: &str| text.parse().ok().filter(|epoch| *epoch <= Epoch::MAX.0).map(Epoch);
     let owner = match name {
         "-" => None,
         name => Some((ServerName::parse(name).ok()?, Revision(incarnation.parse().ok()?))),
@@ -284,8 +301,8 @@ fn decode_part(words: &[&str]) -> Option<PartRecord> {
     let how = match how {
         "fresh" => How::Fresh,
         "taken" => How::Taken,
-        handed => How::Handed(number(handed.strip_prefix("handed:")?)?),
+        handed => How::Handed(decode_epoch(handed.strip_prefix("handed:")?)?),
     };
     let cover = Duration::from_millis(cover.parse().ok()?);
-    Some(PartRecord { epoch: number(epoch)?, owner, how, cover })
+    Some(PartRecord { epoch: decode_epoch(epoch)?, owner, how, cover })
 }

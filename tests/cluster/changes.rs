@@ -182,6 +182,28 @@ fn who_was_sealed_while_it_stood_still_has_nothing_and_joins_again() {
 }
 
 #[test]
+fn no_two_changes_of_hands_have_one_epoch_and_later_ones_have_later_ones() {
+    let mut cluster = Cluster::of(&["a", "b"]);
+    cluster.start("c", settings("c", 3));
+    cluster.pass(1_000 * MILLI);
+    cluster.servers[0].is_up = false;
+    cluster.pass(2_000 * MILLI);
+    let gains = cluster.servers.iter().enumerate().flat_map(|(number, server)| {
+        server.changes.iter().filter_map(move |(time, _, change)| match change {
+            Change::Gained { epoch, .. } => Some((*epoch, number, *time)),
+            _ => None,
+        })
+    });
+    let mut gains: Vec<_> = gains.collect();
+    gains.sort_unstable();
+    for pair in gains.windows(2) {
+        let [(epoch, server, time), (next_epoch, next_server, next_time)] = pair else { panic!() };
+        assert!(epoch != next_epoch || server == next_server, "{pair:?}");
+        assert!(server != next_server || time <= next_time, "{pair:?}");
+    }
+}
+
+#[test]
 fn a_server_writes_less_than_ten_times_a_second() {
     let mut cluster = Cluster::of(&["a", "b", "c"]);
     cluster.writes = 0;

@@ -41,7 +41,7 @@ fn a_server_that_starts_anew_takes_the_place_of_its_earlier_run() {
     cluster.pass(2_000 * MILLI);
     assert_eq!(problem(&cluster, 1), "");
     assert_eq!(cluster.shares(), [0, Partition::COUNT]);
-    assert_eq!(cluster.servers[1].home.epoch(Partition::default()), Epoch(2));
+    assert_eq!(cluster.servers[1].home.epoch(Partition::default()), Epoch(3));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_registry_that_was_restored_is_refused_by_who_has_seen_it_before() {
     cluster.pass(1_000 * MILLI);
     let told = problem(&cluster, 0);
     assert!(told.starts_with("the registry went back: it is at revision "), "{told}");
-    assert!(told.contains("start them with `above=1` in the registry's URL"), "{told}");
+    assert!(told.contains("start them with `above=2` in the registry's URL"), "{told}");
     assert_eq!(cluster.shares(), [0]);
 }
 
@@ -74,7 +74,7 @@ fn a_registry_that_was_restored_is_refused_by_who_remembers_and_mended_by_a_numb
     cluster.pass(3_000 * MILLI);
     for server in [1, 2] {
         let told = problem(&cluster, server);
-        assert!(told.contains("partition 00 has epoch 1, after 7"), "{told}");
+        assert!(told.contains("its last epoch is 2, after 7"), "{told}");
         assert!(told.contains("`above=7`"), "{told}");
     }
     let mended = cluster.start("a", restarted(Epoch(7)));
@@ -90,6 +90,10 @@ fn entries_that_were_deleted_are_missed() {
     cluster.registry.entries.remove("state/part/05");
     cluster.pass(200 * MILLI);
     assert!(problem(&cluster, 0).contains("partition 05 has epoch 0, after 1"));
+    let mut cluster = Cluster::of(&["a"]);
+    cluster.registry.entries.remove("state/epoch");
+    cluster.pass(200 * MILLI);
+    assert!(problem(&cluster, 0).contains("its last epoch is 0, after 2"));
     let mut cluster = Cluster::of(&["a"]);
     cluster.registry.entries.clear();
     cluster.pass(200 * MILLI);

@@ -48,7 +48,6 @@ struct Window {
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     pub epoch: u32,
-    seq: u32,
     /// When permits may be granted.
     pub permits_from: u64,
     leases: BTreeMap<usize, Lease>,
@@ -72,13 +71,19 @@ impl Table {
         Self { epoch, permits_from, ..Self::default() }
     }
 
-    /// Grants a lock, if it is free.
-    pub fn grant(&mut self, now: u64, key: usize, client: usize, ttl: u64) -> Option<u64> {
+    /// Grants a lock, if it is free, under the number after `last`.
+    pub fn grant(
+        &mut self,
+        now: u64,
+        key: usize,
+        (client, ttl): (usize, u64),
+        last: &mut u64,
+    ) -> Option<u64> {
         if self.leases.get(&key).is_some_and(|lease| now < lease.expiry) {
             return None;
         }
-        self.seq += 1;
-        let token = u64::from(self.epoch) << 32 | u64::from(self.seq);
+        *last += 1;
+        let token = *last;
         self.leases.insert(key, Lease { client, token, expiry: now + longer(ttl, 12) });
         Some(token)
     }

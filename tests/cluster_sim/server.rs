@@ -26,6 +26,8 @@ pub struct Server {
     /// The last wake-up that was asked for.
     pub wakes_at: Option<u64>,
     pub tables: BTreeMap<Partition, Table>,
+    /// The number of the last grant: those of all partitions are numbered in one row.
+    last: u64,
     pub mistake: Option<Mistake>,
     /// What an earlier incarnation has taken, by mistake.
     stolen: BTreeMap<Partition, u32>,
@@ -80,6 +82,7 @@ impl Server {
             paused_until: 0,
             wakes_at: None,
             tables: BTreeMap::new(),
+            last: 0,
             mistake,
             stolen: BTreeMap::new(),
             incarnation: Revision::NONE,
@@ -98,6 +101,7 @@ impl Server {
         self.is_up = false;
         self.life += 1;
         self.tables.clear();
+        self.last = 0;
         self.stolen.clear();
         self.requests.clear();
         self.wakes_at = None;
@@ -132,6 +136,7 @@ impl Server {
                     self.requests.push(request);
                 }
                 Output::Gained { partition, epoch, start, holds } => {
+                    self.last = self.last.max(u64::from(epoch.0) << 32);
                     let table = match holds {
                         Some(holds) => {
                             tally.hand_overs += 1;
@@ -224,7 +229,9 @@ impl Server {
         let local = self.local(now).as_nanos();
         let table = self.tables.entry(partition).or_insert_with(|| Table::new(epoch.0, 0));
         let said = match asked {
-            Asked::Lock { ttl } if grants => table.grant(local, key, client, ttl).map(Said::Held),
+            Asked::Lock { ttl } if grants => {
+                table.grant(local, key, (client, ttl), &mut self.last).map(Said::Held)
+            }
             Asked::Renew { token, ttl } => {
                 let is_held = table.renew(local, key, (client, token), ttl, !grants);
                 is_held.then_some(Said::Held(token))

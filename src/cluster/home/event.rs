@@ -226,11 +226,8 @@ pub enum Problem {
         /// The last epoch that is known of any partition.
         last: Epoch,
     },
-    /// A partition has changed hands two thousand million times.
-    NoEpochsLeft {
-        /// The partition.
-        partition: Partition,
-    },
+    /// Partitions have changed hands two thousand million times.
+    NoEpochsLeft,
 }
 
 impl fmt::Display for Problem {
@@ -265,9 +262,10 @@ impl fmt::Display for Problem {
                  above that if another server tells of one",
                 last = last.0
             ),
-            Self::NoEpochsLeft { partition } => write!(
+            Self::NoEpochsLeft => write!(
                 formatter,
-                "partition {partition} has changed hands too often: there is no epoch left"
+                "partitions have changed hands too often: there is no epoch left. Begin a new \
+                 cluster, under a prefix, a table or a folder of its own"
             ),
         }
     }

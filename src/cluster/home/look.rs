@@ -123,6 +123,12 @@ impl Home {
         if state.cluster.is_none() && self.cluster.is_some() {
             return Some("it knows nothing of the cluster".to_owned());
         }
+        let last = state.epoch.as_ref().map_or(Epoch(0), |epoch| epoch.record);
+        let written = state.parts.iter().filter_map(|(_, part)| Some(part.as_ref()?.record.epoch));
+        let known = self.epochs.iter().map(|(_, epoch)| *epoch).chain(written).max();
+        if let Some(known) = known.filter(|known| last < *known) {
+            return Some(format!("its last epoch is {}, after {}", last.0, known.0));
+        }
         Partition::all().find_map(|partition| {
             let known = self.epochs[partition];
             let found = state.parts[partition].as_ref().map_or(Epoch(0), |part| part.record.epoch);

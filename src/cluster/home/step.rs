@@ -8,13 +8,14 @@ use crate::cluster::home::{Hold, Holds, Home, Message, Output, Problem, Purpose}
 use crate::cluster::partition::{Partition, PartitionMap};
 use crate::cluster::record::{
     ClusterId, ClusterRecord, Epoch, How, PartRecord, ServerName, Written, cluster_key,
-    encode_holds, holds_key, part_key, server_key,
+    encode_epoch, encode_holds, epoch_key, holds_key, part_key, server_key,
 };
 use crate::registry::{Change, Guard, Revision, Transaction};
 use crate::time::Timestamp;
 
-/// How many partitions change hands in one transaction: it has two guards for each at most.
-const AT_ONCE_MAX: usize = 48;
+/// How many partitions change hands in one transaction: it has two changes for each at most, and
+/// as many guards where they are all of different servers.
+const AT_ONCE_MAX: usize = 60;
 
 /// How many bytes of what is held go into one transaction: etcd takes 1.5 MiB, in base 64.
 const HOLDS_AT_ONCE_MAX: usize = 1 << 20;
@@ -156,9 +157,9 @@ impl Home {
     /// has changed, or nobody. A transaction of before that may still be done is done with then:
     /// both change the same records.
     fn hand_over(&mut self, now: Timestamp, incarnation: Revision) {
+        let Some((epoch, mut guards, mut changes)) = self.begin_change(incarnation) else { return };
         let me = &self.settings.name;
-        let mut guards = vec![Guard::Created(server_key(me), incarnation)];
-        let (mut changes, mut gifts, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut gifts, mut bytes) = (Vec::new(), 0);
         let mut heirs = BTreeSet::new();
         for partition in Partition::all() {
             let Some(owned) = &self.owned[partition] else { continue };
@@ -172,9 +173,6 @@ impl Home {
             let heir = self.wanted[partition]
                 .as_ref()
                 .and_then(|name| Some((name.clone(), self.state.servers.get(name)?.created)));
-            let Some(epoch) = self.next_epoch(part.record.epoch) else {
-                return self.fail(Problem::NoEpochsLeft { partition });
-            };
             let how = if holds.is_some() { How::Handed(epoch) } else { How::Taken };
             let cover = part.record.cover;
             let record = PartRecord { epoch, owner: heir.clone(), how, cover };
@@ -224,13 +222,10 @@ impl Home {
 
     /// Seals who is silent, and takes its partitions in the same transaction.
     fn take_over(&mut self, now: Timestamp, incarnation: Revision, prey: &[Prey]) {
+        let Some((epoch, mut guards, mut changes)) = self.begin_change(incarnation) else { return };
         let me = self.settings.name.clone();
-        let mut guards = vec![Guard::Created(server_key(&me), incarnation)];
-        let (mut changes, mut gains) = (Vec::new(), Vec::new());
+        let mut gains = Vec::new();
         for Prey { partition, record, modified, .. } in prey {
-            let Some(epoch) = self.next_epoch(record.epoch) else {
-                return self.fail(Problem::NoEpochsLeft { partition: *partition });
-            };
             let owner = Some((me.clone(), incarnation));
             let record = PartRecord { epoch, owner, how: record.how, cover: record.cover };
             guards.push(Guard::Modified(part_key(*partition), *modified));
@@ -246,9 +241,23 @@ impl Home {
         self.send(now, Purpose::TakeOver { incarnation, gains }, message);
     }
 
-    fn next_epoch(&self, last: Epoch) -> Option<Epoch> {
-        let next = last.max(self.settings.above).0 + 1;
-        (next <= Epoch::MAX.0).then_some(Epoch(next))
+    /// The epoch of a change of hands, and how its transaction begins: it is done by the present
+    /// incarnation, and follows all others. So a server may number its grants in one row: the next
+    /// home of each of its partitions has a later epoch than it ever had of any.
+    fn begin_change(&mut self, incarnation: Revision) -> Option<(Epoch, Vec<Guard>, Vec<Change>)> {
+        let known = self.state.epoch.as_ref();
+        let seen = known.map_or(Revision::NONE, |epoch| epoch.modified);
+        let last = known.map_or(Epoch(0), |epoch| epoch.record).max(self.settings.above);
+        if last >= Epoch::MAX {
+            self.fail(Problem::NoEpochsLeft);
+            return None;
+        }
+        let epoch = Epoch(last.0 + 1);
+        let guards = vec![
+            Guard::Created(server_key(&self.settings.name), incarnation),
+            Guard::Modified(epoch_key(), seen),
+        ];
+        Some((epoch, guards, vec![Change::Put(epoch_key(), encode_epoch(epoch))]))
     }
 
     /// Leases are about to be longer.
