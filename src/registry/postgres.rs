@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, IsolationLevel, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -28,6 +29,9 @@ use crate::registry::{
 const SESSION: &str = "SET idle_in_transaction_session_timeout = '1s'; \
                        SET statement_timeout = '1s'; SET synchronous_commit = on";
 
+/// When to begin anew to connect.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
 /// A registry in PostgreSQL.
 pub struct Postgres {
     shown: Address,
@@ -37,6 +41,8 @@ pub struct Postgres {
     /// Runs only while a call lasts, on the caller's thread.
     runtime: Runtime,
     client: Option<Client>,
+    /// The connection that is being made.
+    connecting: Option<JoinHandle<Result<Client, tokio_postgres::Error>>>,
 }
 
 impl Postgres {
@@ -53,11 +59,15 @@ impl Postgres {
         if config.get_application_name().is_none() {
             config.application_name("zmqlocker");
         }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_WITHIN);
+        }
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::system("reach a registry", &error))?;
         let connector = MakeRustlsConnect::new(tls_config(&address.tls)?);
         let table = address.table.clone();
-        let mut registry = Self { shown, config, table, connector, runtime, client: None };
+        let (client, connecting) = (None, None);
+        let mut registry = Self { shown, config, table, connector, runtime, client, connecting };
         registry.prepare(within).map_err(|trouble| {
             let shown = &registry.shown;
             wrong(format!("{shown}: {trouble}"))
@@ -92,27 +102,30 @@ impl Postgres {
     }
 
     /// Does something over the connection, which is made if there is none. Where it fails or takes
-    /// too long, the connection is given up: nobody knows what is still on its way there.
+    /// too long, the connection is given up: nobody knows what is still on its way there. One that
+    /// is being made is not: it may take longer than a call, and goes on in the next one.
     fn call<T>(
         &mut self,
         within: Duration,
         action: impl AsyncFnOnce(&mut Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Trouble> {
-        let Self { config, connector, runtime, client, .. } = self;
+        let Self { config, connector, runtime, client, connecting, .. } = self;
         let whole = async {
-            let mut present = match client.take() {
-                Some(present) => present,
-                None => connect(config, connector.clone()).await?,
+            let mut present = if let Some(present) = client.take() {
+                present
+            } else {
+                let begin = || tokio::spawn(connect(config.clone(), connector.clone()));
+                let connected = connecting.get_or_insert_with(begin).await;
+                *connecting = None;
+                let connected = connected.map_err(|error| Trouble(error.to_string()))?;
+                connected.map_err(|error| Trouble(reason(&error)))?
             };
-            let done = action(&mut present).await?;
+            let done = action(&mut present).await.map_err(|error| Trouble(reason(&error)))?;
             *client = Some(present);
-            Ok::<_, tokio_postgres::Error>(done)
+            Ok(done)
         };
-        match run(runtime, whole, within) {
-            Some(Ok(done)) => Ok(done),
-            Some(Err(error)) => Err(Trouble(reason(&error))),
-            None => Err(Trouble(format!("no answer within {} s", within.as_secs_f64()))),
-        }
+        let late = || Err(Trouble(format!("no answer within {} s", within.as_secs_f64())));
+        run(runtime, whole, within).unwrap_or_else(late)
     }
 }
 
@@ -122,7 +135,7 @@ fn run<T>(runtime: &Runtime, whole: impl Future<Output = T>, within: Duration) -
 }
 
 async fn connect(
-    config: &Config,
+    config: Config,
     connector: MakeRustlsConnect,
 ) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = config.connect(connector).await?;
