@@ -7,6 +7,10 @@ use zmqlocker::registry::{
     Change, Guard, Outcome, Registry, Revision, STEPS_MAX, Transaction, VALUE_BYTES_MAX,
 };
 
+pub use crate::members::{
+    a_second_server_of_a_name_fails, servers_go_on_when_the_registry_is_back,
+    servers_share_what_there_is_and_take_it_over,
+};
 use crate::{done, open, put, read, transact, unchanged};
 
 /// Something that serves a registry.
@@ -39,6 +43,9 @@ macro_rules! laws {
             a_reader_sees_all_of_a_transaction_or_nothing
             who_is_silent_gives_no_answer_in_time_and_later_again
             what_is_done_is_there_after_a_crash
+            servers_share_what_there_is_and_take_it_over
+            servers_go_on_when_the_registry_is_back
+            a_second_server_of_a_name_fails
         }
     };
 }

@@ -5,6 +5,7 @@ mod engine;
 mod etcd;
 mod file;
 mod laws;
+mod members;
 mod postgres;
 mod tls;
 
