@@ -141,6 +141,12 @@ impl Asking {
         RequestId(self.next_id + 1)
     }
 
+    /// The only link that may be asked this, if there is such a one.
+    #[must_use]
+    pub fn only(&self, request: RequestId) -> Option<LinkId> {
+        self.pending.get(&request)?.only
+    }
+
     /// Whether a link was asked this, and may still answer.
     #[must_use]
     pub fn is_asked(&self, link: LinkId, request: RequestId) -> bool {

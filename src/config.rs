@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::{Clients, KeyPair};
 use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
+use crate::wire::curve::Keys;
 use crate::wire::request::NAME_BYTES_MAX;
 
 /// The longest length of time that may be asked for: over 31 years.
@@ -31,14 +33,31 @@ pub struct ServerConfig {
     pub bounds: Bounds,
     /// The folder in which usage outlives the server; none, and it is forgotten.
     pub data_dir: Option<PathBuf>,
+    /// The server's key, and who is let in; none, and all are, without encryption.
+    pub security: Option<Security>,
+}
+
+/// A server's key, and the clients that it lets in.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// The server's key.
+    pub keys: KeyPair,
+    /// The clients.
+    pub clients: Clients,
 }
 
 impl ServerConfig {
     /// Settings for a server that grants `rate` of every key, as the seed's.
     #[must_use]
     pub fn of_rate(rate: Rate, url: Url) -> Self {
-        let rules = Rules::of_rate(rate);
-        Self { rules, url, patience: Duration::ZERO, bounds: Bounds::default(), data_dir: None }
+        Self {
+            rules: Rules::of_rate(rate),
+            url,
+            patience: Duration::ZERO,
+            bounds: Bounds::default(),
+            data_dir: None,
+            security: None,
+        }
     }
 }
 
@@ -51,6 +70,8 @@ pub struct ClientConfig {
     pub timeout: Option<Duration>,
     /// A name for people.
     pub name: String,
+    /// The keys with which servers are spoken to; none, and it is not encrypted.
+    pub keys: Option<Keys>,
 }
 
 impl ClientConfig {
@@ -64,7 +85,7 @@ impl ClientConfig {
             let problem = format!("must name 1 to {URLS_MAX} servers, not {}", urls.len());
             return Err(Error::Config { argument: "url", problem });
         }
-        Ok(Self { urls, timeout, name: String::new() })
+        Ok(Self { urls, timeout, name: String::new(), keys: None })
     }
 }
 
@@ -80,6 +101,20 @@ impl ClientConfig {
             return Err(Error::Config { argument: "name", problem });
         }
         Ok(Self { name: name.to_owned(), ..self })
+    }
+
+    /// The same settings for a client that has keys, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a server within this process: nothing is encrypted there.
+    pub fn with_keys(self, keys: Option<Keys>) -> Result<Self, Error> {
+        let inproc = self.urls.iter().find(|url| url.place() == Place::Inproc);
+        if let (Some(url), Some(_)) = (inproc, &keys) {
+            let problem = format!("is of no use for {url}, which is within this process");
+            return Err(Error::Config { argument: "server_key", problem });
+        }
+        Ok(Self { keys, ..self })
     }
 }
 

@@ -3,16 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+pub(crate) use toml::Spanned;
+pub(crate) use toml::de::{DeTable, DeValue};
 
 use crate::config::{Span, Url};
 use crate::engine::{Bounds, Limit, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 
 /// The keys of a file.
-const KEYS: [&str; 7] =
-    ["url", "patience", "data_dir", "max_requests", "in_seconds", "limits", "bounds"];
+const KEYS: [&str; 9] = [
+    "url",
+    "patience",
+    "data_dir",
+    "curve_key",
+    "clients",
+    "max_requests",
+    "in_seconds",
+    "limits",
+    "bounds",
+];
 
 /// How many errors of one file are told; the rest are counted.
 const ERRORS_MAX: usize = 20;
@@ -34,12 +43,32 @@ pub struct FileConfig {
     pub patience: Option<Duration>,
     /// Where the server keeps what outlives it.
     pub data_dir: Option<PathBuf>,
+    /// The file of the server's secret key.
+    pub curve_key: Option<PathBuf>,
+    /// Which clients are let in.
+    pub clients: Option<ClientList>,
     /// The limit of each key without a rule.
     pub rate: Option<Rate>,
     /// The rules in the order of the file, each for a key or a pattern; [`Rules::new`] takes them.
     pub limits: Vec<(String, Limits)>,
     /// How much the server holds.
     pub bounds: SomeBounds,
+}
+
+/// Which clients are let in by a server with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientList {
+    /// Whoever knows the server's public key.
+    Anybody,
+    /// Those of a file.
+    File(PathBuf),
+}
+
+impl From<PathBuf> for ClientList {
+    /// A path, or `*` for anybody.
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == "*" { Self::Anybody } else { Self::File(path) }
+    }
 }
 
 impl FileConfig {
@@ -53,26 +82,38 @@ impl FileConfig {
     /// [`Error::Config`] for `config`, whose problem has a line for each error, in the order of
     /// the file: its name, the line and the column, both from 1, and what is wrong there.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
-        if text.len() > Self::TEXT_BYTES_MAX {
-            let (bound, length) = (Self::TEXT_BYTES_MAX, text.len());
-            let problem = format!("{name}:1:1: must be at most {bound} bytes, not {length}");
-            return Err(Error::Config { argument: "config", problem });
+        Errors::parse("config", name, text, Self::TEXT_BYTES_MAX, Errors::file)
+    }
+}
+
+/// What is wrong in a file of TOML, each with its place in bytes.
+pub(crate) struct Errors(Vec<(usize, String)>);
+
+impl Errors {
+    /// Reads the text of a file of at most `bytes_max` bytes. Errors are for `argument`, and call
+    /// the file `name`.
+    pub(crate) fn parse<T: Default>(
+        argument: &'static str,
+        name: &str,
+        text: &str,
+        bytes_max: usize,
+        read: impl FnOnce(&mut Self, &DeTable<'_>) -> T,
+    ) -> Result<T, Error> {
+        if text.len() > bytes_max {
+            let length = text.len();
+            let problem = format!("{name}:1:1: must be at most {bytes_max} bytes, not {length}");
+            return Err(Error::Config { argument, problem });
         }
-        let mut errors = Errors(Vec::new());
+        let mut errors = Self(Vec::new());
         let (table, syntax) = DeTable::parse_recoverable(text);
         for error in &syntax {
             errors.0.push((error.span().map_or(0, |span| span.start), error.message().to_owned()));
         }
         // What is read past an error of syntax may not be what was meant.
-        let config = if syntax.is_empty() { errors.file(table.get_ref()) } else { Self::default() };
-        errors.finish(name, text).map(|()| config)
+        let all = if syntax.is_empty() { read(&mut errors, table.get_ref()) } else { T::default() };
+        errors.finish(argument, name, text).map(|()| all)
     }
-}
 
-/// What is wrong, each with its place in bytes.
-struct Errors(Vec<(usize, String)>);
-
-impl Errors {
     fn file(&mut self, table: &DeTable<'_>) -> FileConfig {
         self.refuse_unknown(table, &KEYS);
         FileConfig {
@@ -80,7 +121,15 @@ impl Errors {
             patience: self.value(table, "patience", |argument, value| {
                 Span::NotNegative.parse(argument, seconds(argument, value)?)
             }),
-            data_dir: self.value(table, "data_dir", directory),
+            data_dir: self.value(table, "data_dir", |argument, value| {
+                path(argument, "the path of a folder", value)
+            }),
+            curve_key: self.value(table, "curve_key", |argument, value| {
+                path(argument, "the path of a file", value)
+            }),
+            clients: self.value(table, "clients", |argument, value| {
+                path(argument, "the path of a file, or \"*\"", value).map(ClientList::from)
+            }),
             rate: self.rate(table),
             limits: self.limits(table),
             bounds: self.bounds(table),
@@ -88,7 +137,7 @@ impl Errors {
     }
 
     /// The value of a key, if it is there and right.
-    fn value<T>(
+    pub(crate) fn value<T>(
         &mut self,
         table: &DeTable<'_>,
         key: &'static str,
@@ -177,7 +226,7 @@ impl Errors {
     }
 
     /// The table of this name, if there is one.
-    fn table<'a, 'i>(
+    pub(crate) fn table<'a, 'i>(
         &mut self,
         table: &'a DeTable<'i>,
         key: &'static str,
@@ -189,7 +238,7 @@ impl Errors {
         }
     }
 
-    fn refuse_unknown(&mut self, table: &DeTable<'_>, known: &[&str]) {
+    pub(crate) fn refuse_unknown(&mut self, table: &DeTable<'_>, known: &[&str]) {
         for key in table.keys() {
             let text: &str = key.get_ref();
             if known.contains(&text) {
@@ -208,15 +257,15 @@ impl Errors {
     }
 
     /// The value, or none and one error more.
-    fn keep<T>(&mut self, at: usize, value: Result<T, Error>) -> Option<T> {
+    pub(crate) fn keep<T>(&mut self, at: usize, value: Result<T, Error>) -> Option<T> {
         value.map_err(|error| self.0.push((at, error.to_string()))).ok()
     }
 
-    fn add<T>(&mut self, there: &Spanned<T>, problem: String) {
+    pub(crate) fn add<T>(&mut self, there: &Spanned<T>, problem: String) {
         self.0.push((there.span().start, problem));
     }
 
-    fn finish(mut self, name: &str, text: &str) -> Result<(), Error> {
+    fn finish(mut self, argument: &'static str, name: &str, text: &str) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -229,7 +278,7 @@ impl Errors {
         if self.0.len() > ERRORS_MAX {
             lines.push(format!("{name}: and {} errors more", self.0.len() - ERRORS_MAX));
         }
-        Err(Error::Config { argument: "config", problem: lines.join("\n") })
+        Err(Error::Config { argument, problem: lines.join("\n") })
     }
 }
 
@@ -240,14 +289,14 @@ fn place(text: &str, at: usize) -> (usize, usize) {
     (before.split('\n').count(), column)
 }
 
-fn string<'a>(argument: &'static str, value: &'a DeValue<'_>) -> Result<&'a str, Error> {
+pub(crate) fn string<'a>(argument: &'static str, value: &'a DeValue<'_>) -> Result<&'a str, Error> {
     value.as_str().map_or_else(|| wrong_type(argument, "a string", value), Ok)
 }
 
-fn directory(argument: &'static str, value: &DeValue<'_>) -> Result<PathBuf, Error> {
+fn path(argument: &'static str, right: &str, value: &DeValue<'_>) -> Result<PathBuf, Error> {
     let path = string(argument, value)?;
     if path.is_empty() || path.contains('\0') {
-        let problem = format!("must be the path of a folder, not {path:?}");
+        let problem = format!("must be {right}, not {path:?}");
         return Err(Error::Config { argument, problem });
     }
     Ok(path.into())
@@ -278,7 +327,7 @@ fn wrong_type<T>(argument: &'static str, right: &str, value: &DeValue<'_>) -> Re
     Err(Error::Config { argument, problem })
 }
 
-fn type_name(value: &DeValue<'_>) -> &'static str {
+pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",

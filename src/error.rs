@@ -82,6 +82,14 @@ pub enum Error {
         /// What it said.
         answer: String,
     },
+    /// A server does not let a client in, or is not the one that it should be.
+    #[error("{server} cannot be used: {problem}")]
+    Denied {
+        /// The server's URL.
+        server: String,
+        /// What is wrong with which key, and what to do.
+        problem: String,
+    },
     /// A client was used after it was closed.
     #[error("the client is closed: make a new one")]
     Closed,

@@ -9,6 +9,7 @@
 //! and [`registry`] keeps what they agree on; [`wire`] turns both into bytes. Only [`net`] touches
 //! the world.
 
+pub mod access;
 pub mod answer;
 pub mod asking;
 pub mod cluster;

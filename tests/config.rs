@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use zmqlocker::config::Url;
-use zmqlocker::config_file::FileConfig;
+use zmqlocker::config_file::{ClientList, FileConfig};
 use zmqlocker::engine::{Bounds, Limits, Rate, SomeBounds};
 
 const WHOLE: &str = r#"
 url = "tcp://127.0.0.1:7777"
 patience = 0.2
 data_dir = "/var/lib/zmqlocker"
+curve_key = "/etc/zmqlocker/server.key"
+clients = "/etc/zmqlocker/clients.toml"
 max_requests = 5          # both: the limit of every key without a rule
 in_seconds = 0.8
 
@@ -59,6 +61,8 @@ fn a_file_says_all_that_a_server_can_be_told() {
             url: Some(Url::parse("tcp://127.0.0.1:7777").unwrap()),
             patience: Some(Duration::from_millis(200)),
             data_dir: Some(PathBuf::from("/var/lib/zmqlocker")),
+            curve_key: Some(PathBuf::from("/etc/zmqlocker/server.key")),
+            clients: Some(ClientList::File(PathBuf::from("/etc/zmqlocker/clients.toml"))),
             rate: Some(Rate::new(5, 0.8).unwrap()),
             limits: vec![
                 ("openai".to_owned(), limits(&["500/min", "20 at once"])),
@@ -83,6 +87,12 @@ fn a_file_may_say_nothing() {
 }
 
 #[test]
+fn a_star_lets_any_client_in() {
+    let config = FileConfig::parse("a", "clients = \"*\"").unwrap();
+    assert_eq!(config.clients, Some(ClientList::Anybody));
+}
+
+#[test]
 fn seconds_may_be_written_without_a_point() {
     let config = FileConfig::parse("a", "patience = 1\nmax_requests = 5\nin_seconds = 60").unwrap();
     assert_eq!(config.patience, Some(Duration::from_secs(1)));
@@ -93,6 +103,9 @@ fn seconds_may_be_written_without_a_point() {
 fn an_error_has_a_line_a_column_and_a_way_out() {
     for (text, message) in [
         ("url = 7777", "1:7: url must be a string, not a whole number"),
+        ("curve_key = \"\"", "1:13: curve_key must be the path of a file, not \"\""),
+        ("clients = \"\"", "1:11: clients must be the path of a file, or \"*\", not \"\""),
+        ("clients = []", "1:11: clients must be a string, not a list"),
         (
             "\nurl = \"a\"",
             "2:7: url must read tcp://HOST:PORT, ipc://PATH or inproc://NAME, not \"a\"",
@@ -118,8 +131,8 @@ fn an_error_has_a_line_a_column_and_a_way_out() {
         ("[limts]", "1:2: unknown key \"limts\": did you mean \"limits\"?"),
         (
             "colour = true",
-            "1:1: unknown key \"colour\": there are url, patience, data_dir, max_requests, \
-             in_seconds, limits, bounds",
+            "1:1: unknown key \"colour\": there are url, patience, data_dir, curve_key, \
+             clients, max_requests, in_seconds, limits, bounds",
         ),
         ("[bounds]\nkey_max = 1", "2:1: unknown key \"key_max\": did you mean \"keys_max\"?"),
         ("[bounds]\nkeys_max = 0", "2:12: keys_max must be from 1 to 1000000000, not 0"),

@@ -7,23 +7,25 @@ use zmqlocker::wire::ITEMS_MAX;
 use zmqlocker::wire::reply::Replies;
 use zmqlocker::wire::request::Items;
 use zmqlocker::wire::seed::{self, BYTES_MAX, FRAMES_MAX};
-use zmqlocker::wire::zmtp::{Decoder, GREETING, Item, READY};
+use zmqlocker::wire::zmtp::{Connection, Item, READY};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&cut, bytes)) = bytes.split_first() else { return };
 
     // The first byte cuts the stream, and says whether it starts behind the handshake.
-    let mut decoder = Decoder::default();
+    let mut connection = Connection::default();
     if cut & 1 == 1 {
-        decoder.push(&GREETING);
-        assert_eq!(decoder.poll_item(), Ok(Some(Item::Greeting)));
-        decoder.push(READY);
-        assert_eq!(decoder.poll_item(), Ok(Some(Item::Ready)));
+        let mut greeting = b"\xff\0\0\0\0\0\0\0\0\x7f\x03\x01NULL".to_vec();
+        greeting.resize(64, 0);
+        connection.push(&greeting);
+        assert!(matches!(connection.poll_item(), Ok(Some(Item::Answer(_)))));
+        connection.push(READY);
+        assert_eq!(connection.poll_item(), Ok(Some(Item::Ready)));
     }
     'stream: for piece in bytes.chunks(usize::from(cut).max(1)) {
-        decoder.push(piece);
+        connection.push(piece);
         loop {
-            match decoder.poll_item() {
+            match connection.poll_item() {
                 Ok(Some(Item::Message(message))) => {
                     assert!(message.len() <= FRAMES_MAX && message.byte_len() <= BYTES_MAX);
                 }

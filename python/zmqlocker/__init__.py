@@ -6,6 +6,7 @@ same gate within one process, `zmqlocker.asyncio` the client for event loops.
 
 from zmqlocker._client import LockerClient, Permit, Reservation
 from zmqlocker._exceptions import (
+    AuthError,
     BoundExceeded,
     ConfigError,
     CostTooLarge,
@@ -34,6 +35,7 @@ from zmqlocker._zmqlocker import (
 )
 
 __all__ = [
+    "AuthError",
     "Block",
     "BoundExceeded",
     "ClientInfo",

@@ -9,6 +9,7 @@
     ├── DeadlockError
     ├── LockLost
     ├── BoundExceeded
+    ├── AuthError
     ├── ConfigError         also a ValueError
     └── ProtocolError
 
@@ -50,6 +51,10 @@ class DeadlockError(LockerError):
 
 class BoundExceeded(LockerError):
     """A bound of the server is reached; the message names it."""
+
+
+class AuthError(LockerError):
+    """A key is missing or wrong, or has no right to what was asked; the message says which."""
 
 
 class ConfigError(LockerError, ValueError):

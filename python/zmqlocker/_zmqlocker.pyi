@@ -217,6 +217,8 @@ class LockerClient:
         timeout: SupportsFloat | SupportsIndex | None = ...,
         on_failure: str = "raise",
         share: str | Limit | Sequence[str | Limit] | None = None,
+        server_key: str | PathLike[str] | None = None,
+        key_file: str | PathLike[str] | None = None,
     ) -> Self: ...
     def _give_back(
         self, /, held: Held, spent: SupportsGetItem[int, SupportsIndex] | None = None
@@ -332,6 +334,8 @@ class LockerServer:
         patience: SupportsFloat | SupportsIndex = ...,
         data_dir: str | PathLike[str] | None = None,
         bounds: dict[str, int] | None = None,
+        curve_key: str | PathLike[str] | None = None,
+        clients: str | PathLike[str] | None = None,
     ) -> Self: ...
     def reload(self, /) -> None: ...
     def stats(self, /) -> dict[str, int]: ...

@@ -25,6 +25,7 @@ from zmqlocker._status import MOST, ClientInfo, KeyInfo, ServerStatus, client_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from os import PathLike
     from types import EllipsisType
 
     from typing_extensions import Self
@@ -55,11 +56,19 @@ class LockerClient(Locking[Lock]):
         timeout: _Timeout = ...,
         on_failure: str = "raise",
         share: _Limits | None = None,
+        server_key: str | PathLike[str] | None = None,
+        key_file: str | PathLike[str] | None = None,
     ) -> None:
         """Connect in the background; the servers need not be up yet."""
         options: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
         self._client = _zmqlocker.LockerClient(
-            url, name=name, on_failure=on_failure, share=share, **options
+            url,
+            name=name,
+            on_failure=on_failure,
+            share=share,
+            server_key=server_key,
+            key_file=key_file,
+            **options,
         )
         self._core = _zmqlocker.EventLoopClient(self._client)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::cli::Failure;
 use crate::cli::json::{Json, document};
+use crate::cli::keys::Keys;
 use crate::config::{ClientConfig, Place, SECONDS_MAX, Span, Url};
 use crate::engine::{Key, Reply, Request, Wait};
 use crate::error::Error;
@@ -30,6 +31,8 @@ pub(super) struct Reach {
     /// The name under which others and the log see who asks.
     #[arg(long, env = "ZMQLOCKER_NAME", hide_env_values = true)]
     name: Option<String>,
+    #[command(flatten)]
+    keys: Keys,
 }
 
 impl Reach {
@@ -59,7 +62,8 @@ impl Reach {
     fn open(&self, name: &str, timeout: Option<Duration>) -> Result<Client, Error> {
         let urls = self.url.iter().map(|url| reachable(Url::parse(url)?));
         let config = ClientConfig::new(urls.collect::<Result<_, _>>()?, timeout)?;
-        Client::new(config.named(self.name.as_deref().unwrap_or(name))?)
+        let config = config.named(self.name.as_deref().unwrap_or(name))?;
+        Client::new(self.keys.give(config)?)
     }
 }
 

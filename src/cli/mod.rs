@@ -10,6 +10,8 @@ mod client;
 mod demo;
 mod guard;
 mod json;
+mod keygen;
+mod keys;
 mod limit;
 mod lock;
 mod logger;
@@ -93,6 +95,7 @@ enum Command {
     Status(status::Show),
     Ping(ping::Ping),
     Check(check::Check),
+    Keygen(keygen::Keygen),
     Demo(demo::Demo),
 }
 
@@ -117,6 +120,7 @@ impl Command {
             Self::Status(show) => show.run(),
             Self::Ping(ping) => ping.run(),
             Self::Check(check) => check.run(),
+            Self::Keygen(keygen) => keygen.run(),
             Self::Demo(demo) => demo.run(program),
         }
     }

@@ -14,12 +14,13 @@ use crate::cli::{Failure, Status};
 use crate::config::{ServerConfig, Span, Url};
 use crate::engine::{Limits, SomeBounds};
 use crate::error::Error;
-use crate::net::{Server, ServerSettings};
+use crate::net::{ClientList, Server, ServerSettings};
 
 const SIGNALS: &str = "\
 SIGTERM and SIGINT stop the server: who waits is told to ask again, and with --data-dir who holds \
-a lock goes on holding it. SIGHUP reads the limits of --config anew, what was used stays used, and \
-a file that is wrong changes nothing; without --config it stops the server.";
+a lock goes on holding it. SIGHUP reads the limits of --config and the list of --clients anew, \
+what was used stays used, and a file that is wrong changes nothing; without either it stops the \
+server.";
 
 const STATUSES: &str = "\
 Exit status: 0 stopped by a signal, 2 a wrong option or file, a URL that cannot be bound or a \
@@ -69,6 +70,13 @@ pub(super) struct Serve {
         value_delimiter = ';'
     )]
     bounds: Vec<String>,
+    /// The file of the server's secret key, as `keygen` makes it: everything is encrypted then.
+    #[arg(long, value_name = "FILE", env = "ZMQLOCKER_CURVE_KEY", hide_env_values = true)]
+    curve_key: Option<PathBuf>,
+    /// The file of the clients that are let in, with their keys and rights; `*` for anybody who
+    /// knows the server's public key, to use all keys and administer none.
+    #[arg(long, value_name = "FILE", env = "ZMQLOCKER_CLIENTS", hide_env_values = true)]
+    clients: Option<PathBuf>,
     /// Serve other hosts although nothing is encrypted and everybody is let in.
     #[arg(long)]
     bind_anyway: bool,
@@ -92,7 +100,9 @@ impl Serve {
         let listener = signals.act(move |signal| {
             match signal.number {
                 SIGPIPE => {}
-                SIGHUP if settings.config.is_some() => reload(&running, &settings),
+                SIGHUP if settings.config.is_some() || settings.clients.is_some() => {
+                    reload(&running, &settings);
+                }
                 _ => running.stopper().stop(),
             }
             true
@@ -116,6 +126,8 @@ impl Serve {
             patience: patience.transpose()?,
             data_dir: self.data_dir,
             bounds: some_bounds(&self.bounds)?,
+            curve_key: self.curve_key,
+            clients: self.clients.map(ClientList::from),
         })
     }
 }
@@ -153,12 +165,12 @@ fn some_bounds(texts: &[String]) -> Result<SomeBounds, Error> {
 
 /// An error if other hosts could reach a server that lets everybody in.
 fn refuse_strangers(config: &ServerConfig) -> Result<(), Error> {
-    if !config.url.is_open_to_other_hosts() {
+    if !config.url.is_open_to_other_hosts() || config.security.is_some() {
         return Ok(());
     }
     let problem = format!(
-        "{} is open to other hosts, without encryption and authentication: serve \
-         tcp://127.0.0.1:PORT or an ipc:// path, or say --bind-anyway",
+        "{} is open to other hosts, without encryption and authentication: give --curve-key and \
+         --clients, serve tcp://127.0.0.1:PORT or an ipc:// path, or say --bind-anyway",
         config.url
     );
     Err(Error::Config { argument: "url", problem })
@@ -166,7 +178,7 @@ fn refuse_strangers(config: &ServerConfig) -> Result<(), Error> {
 
 fn reload(server: &Server, settings: &ServerSettings) {
     match settings.resolve() {
-        Ok(config) => server.reload(config.rules),
+        Ok(config) => server.reload(config),
         Err(error) => server.refuse_reload(&error),
     }
 }

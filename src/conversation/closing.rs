@@ -10,7 +10,7 @@ impl Conversation {
         let answered = match &outcome {
             Outcome::Reply(by, reply) => Some((*by, 1, reply.grant())),
             Outcome::Replies(by, replies) => Some((*by, replies.len() as u64, None)),
-            Outcome::Seed(..) | Outcome::Late | Outcome::Silence => None,
+            Outcome::Seed(..) | Outcome::Late | Outcome::Silence | Outcome::Denied(_) => None,
         };
         if let Some((by, count, grant)) = answered {
             self.unsettled.insert(request, Answered { by, count, grant });

@@ -6,6 +6,7 @@
 //! answers tell the client for how long its leases are safe, counted from when the beat was sent.
 
 mod closing;
+mod denial;
 mod done;
 mod hearing;
 mod leases;
@@ -55,6 +56,8 @@ pub enum Input<'a> {
     Up(LinkId),
     /// A link is not connected any more.
     Down(LinkId),
+    /// A server does not let us in, or is not the one that it should be.
+    Denied(LinkId),
     /// A message came.
     Message(LinkId, &'a Frames),
     /// Nothing but the time.
@@ -83,6 +86,8 @@ pub enum Outcome {
     Late,
     /// The time of the caller ran out, and no server had said anything about the request.
     Silence,
+    /// None of the servers that may be asked lets us in; this one was the last to say so.
+    Denied(LinkId),
 }
 
 /// A request, or several that were asked together, of which nobody has said yet that the answer was
@@ -114,6 +119,8 @@ pub struct Conversation {
     lost: bool,
     /// What was done so far, as far as that is counted and not seen.
     counts: ClientStats,
+    /// The links whose servers did not let us in when they were connected last.
+    denied: BTreeSet<usize>,
     outputs: VecDeque<Output>,
 }
 
@@ -134,6 +141,7 @@ impl Conversation {
             available: true,
             lost: false,
             counts: ClientStats::default(),
+            denied: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -254,7 +262,9 @@ impl Conversation {
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Timestamp, input: &Input<'_>) {
         match *input {
+            Input::Denied(link) => self.deny(link),
             Input::Up(link) => {
+                self.denied.remove(&link.0);
                 self.talks[link.0].connect();
                 self.asking.handle(now, asking::Input::Up(link));
                 let talk = &self.talks[link.0];

@@ -22,6 +22,9 @@ pub enum Input<'a, 'b, E> {
     Bye(SessionId),
     /// The connection of a session is gone, and the answers to these requests with it.
     Lost(SessionId, &'a [RequestId]),
+    /// The client of a session is served no more: what it waits for is refused. What it holds ends
+    /// when nothing is heard of it.
+    Bar(SessionId),
     /// The keys have other limits from now on.
     Rules(Rules),
     /// Nothing but the time.

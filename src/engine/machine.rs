@@ -126,6 +126,7 @@ impl<E> Machine<E> {
             Input::Cancel(session, id) => self.cancel(now, session, id),
             Input::Bye(session) => self.end(now, session),
             Input::Lost(session, requests) => self.lose(now, session, requests),
+            Input::Bar(session) => self.bar(now, session),
             Input::Rules(rules) => self.gate.set_rules(now, rules),
             Input::Tick => {}
             Input::Close => {
@@ -352,6 +353,14 @@ impl<E> Machine<E> {
         self.drop_waits(now, id);
         self.gate.abandon(now, id);
         self.sessions.remove(id);
+    }
+
+    fn bar(&mut self, now: Timestamp, id: SessionId) {
+        for request in self.drop_waits(now, id) {
+            let message = "this client is not let in any more".to_owned();
+            let problem = Problem { code: Code::Auth, message };
+            self.answer(id, request, Reply::Refuse(problem), Charges::new());
+        }
     }
 
     fn hear(&mut self, now: Timestamp, id: SessionId) {

@@ -33,6 +33,6 @@ pub use machine::Machine;
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };
-pub use rules::{Limits, Rules};
+pub use rules::{Limits, Pattern, Rules};
 pub use session::{ClientInfo, SESSION_SILENCE_MAX, SessionId, SessionName, WAITER_SILENCE_MAX};
 pub use status::{ClientPage, ClientRow, KeyPage, KeyRow, ServerFacts, ServerStatus};

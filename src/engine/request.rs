@@ -355,11 +355,13 @@ pub enum Code {
     Closing = 9,
     /// The waiter closed a cycle of waits, in which nobody could ever go on.
     Deadlock = 10,
+    /// The client has no right to this, or is not let in any more.
+    Auth = 11,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Protocol,
         Self::Config,
         Self::CostTooLarge,
@@ -370,6 +372,7 @@ impl Code {
         Self::Forgotten,
         Self::Closing,
         Self::Deadlock,
+        Self::Auth,
     ];
 }
 

@@ -217,16 +217,26 @@ fn bad(problem: String) -> Error {
 
 /// A pattern of keys: `*` stands for any characters, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pattern(String);
+pub struct Pattern(String);
 
 impl Pattern {
+    /// The pattern of this text, which may have no star in it.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// How many bytes are not stars.
     fn literals(&self) -> usize {
         self.0.bytes().filter(|byte| *byte != b'*').count()
     }
 
     /// Whether the key is one of the pattern's.
-    fn fits(&self, key: &str) -> bool {
+    #[must_use]
+    pub fn fits(&self, key: &str) -> bool {
+        if !self.0.contains('*') {
+            return self.0 == key;
+        }
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
         let last = self.0.rsplit('*').next().unwrap_or_default();

@@ -76,7 +76,8 @@ impl Connections {
         let poll = Poll::new().map_err(system)?;
         let descriptor = poll.as_raw_fd();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
-        let open = |(place, url)| link::open(url, Token(place), poll.registry(), &waker);
+        let keys = config.keys.as_ref();
+        let open = |(place, url)| link::open((url, keys), Token(place), poll.registry(), &waker);
         let links = config.urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
         let conversation = Conversation::new(links.len(), session_name(), who_we_are(&config.name));
         let shared = Mutex::new(Shared::new(conversation, links, poll));
@@ -238,6 +239,12 @@ impl Connections {
         problems.sort();
         problems.dedup();
         problems.join("; ")
+    }
+
+    /// What keeps one link from being connected.
+    pub(super) fn problem_of(&self, link: LinkId) -> String {
+        let problem = |shared: &Shared| shared.links.get(link.0)?.problem();
+        problem(&self.lock()).unwrap_or_default()
     }
 
     /// Tells all who wait that it is over, and closes the sockets once they are gone.

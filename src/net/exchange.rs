@@ -312,6 +312,7 @@ impl Shared {
                 match &event {
                     LinkEvent::Up => self.conversation.handle(now, &Input::Up(id)),
                     LinkEvent::Down => self.conversation.handle(now, &Input::Down(id)),
+                    LinkEvent::Denied => self.conversation.handle(now, &Input::Denied(id)),
                     LinkEvent::Message(message) => {
                         self.conversation.handle(now, &Input::Message(id, message));
                     }

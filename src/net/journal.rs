@@ -2,7 +2,8 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::config::{ServerConfig, Url};
+use crate::access;
+use crate::config::{Security, ServerConfig, Url};
 use crate::engine::{FixedWindow, Rate, Rules};
 use crate::error::Error;
 use crate::net::ledger::Found;
@@ -36,15 +37,15 @@ impl Journal {
     ) -> Result<Self, Error> {
         let patience = config.patience.as_secs_f64();
         let rules = Listed(&config.rules);
-        let security = security(endpoint);
+        let security = Secured(config.security.as_ref(), endpoint);
         let data_dir = config.data_dir.as_ref().map(|folder| folder.display().to_string());
         let folder = Folder(data_dir.as_deref());
         log::info!(
-            target: LOG, event = "start", url = endpoint.as_str(), security = security,
+            target: LOG, event = "start", url = endpoint.as_str(), security:% = security,
             data_dir = data_dir.as_deref(), patience = patience, limits:% = rules;
             "serving {rules} at {endpoint}, patience {patience} s, {security}, {folder}"
         );
-        if endpoint.is_open_to_other_hosts() {
+        if endpoint.is_open_to_other_hosts() && config.security.is_none() {
             log::warn!(
                 target: LOG, event = "open", url = endpoint.as_str();
                 "{endpoint} is open to other hosts, without encryption and authentication: use \
@@ -144,12 +145,18 @@ impl Journal {
         }
     }
 
-    pub(super) fn reload(&self, rules: &Rules) {
+    pub(super) fn reload(&self, rules: &Rules, clients: Option<&access::Clients>) {
         let (rules, endpoint) = (Listed(rules), &self.endpoint);
         log::info!(
             target: LOG, event = "reload", url = endpoint.as_str(), limits:% = rules;
             "serving {rules} from now on at {endpoint}"
         );
+        if let Some(clients) = clients.map(LetIn) {
+            log::info!(
+                target: LOG, event = "clients", url = endpoint.as_str(), clients:% = clients;
+                "{endpoint} lets in {clients} from now on"
+            );
+        }
     }
 
     pub(super) fn stop(&self, stats: ServerStats) {
@@ -172,8 +179,34 @@ impl Journal {
 }
 
 /// Who can reach a server and read along, in a few words.
-fn security(endpoint: &Url) -> &'static str {
-    if endpoint.is_open_to_other_hosts() { "not encrypted" } else { "this host only" }
+struct Secured<'a>(Option<&'a Security>, &'a Url);
+
+impl std::fmt::Display for Secured<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self(Some(Security { keys, clients }), _) => {
+                let (key, clients) = (keys.public(), LetIn(clients));
+                write!(formatter, "encrypted for {clients} with the key {key}")
+            }
+            Self(None, endpoint) if endpoint.is_open_to_other_hosts() => {
+                formatter.write_str("not encrypted")
+            }
+            Self(None, _) => formatter.write_str("this host only"),
+        }
+    }
+}
+
+/// Who is let in, in a few words.
+struct LetIn<'a>(&'a access::Clients);
+
+impl std::fmt::Display for LetIn<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.count() {
+            None => formatter.write_str("anybody"),
+            Some(1) => formatter.write_str("1 client"),
+            Some(count) => write!(formatter, "{count} clients"),
+        }
+    }
 }
 
 /// Where a server keeps what outlives it.

@@ -22,6 +22,9 @@ impl Client {
     ///
     /// As [`Client::next`]; [`Error::Refused`] if the server says why it cannot answer.
     pub fn judge_seed(&self, timeout: Option<Duration>, outcome: Outcome) -> Result<Answer, Error> {
+        if let Outcome::Denied(by) = outcome {
+            return Err(self.denied(by));
+        }
         let Outcome::Seed(from, body) = outcome else {
             return Err(Error::Timeout {
                 servers: self.servers(),
@@ -31,6 +34,10 @@ impl Client {
         };
         seed::parse_answer(&body).ok_or_else(|| match body.strip_prefix(b"error: key ") {
             // The only key that these requests are for, and it is the server's rules that lack it.
+            _ if body.starts_with(seed::DENIAL) => Error::Refused(Problem {
+                code: Code::Auth,
+                message: String::from_utf8_lossy(&body[b"error: ".len()..]).into_owned(),
+            }),
             Some(_) => Error::Refused(Problem {
                 code: Code::Config,
                 message: String::from_utf8_lossy(&body[b"error: ".len()..]).into_owned(),
@@ -65,9 +72,16 @@ impl Client {
                     self.connections().map_or_else(|_| String::new(), Connections::problems);
                 Err(Error::Unavailable { servers: self.servers(), timeout, problem })
             }
+            Outcome::Denied(by) => Err(self.denied(by)),
             Outcome::Replies(_, replies) => Err(Error::unexpected(&replies)),
             Outcome::Seed(link, body) => Err(self.nonsense(link, &body)),
         }
+    }
+
+    pub(super) fn denied(&self, by: LinkId) -> Error {
+        let problem = self.connections().map(|connections| connections.problem_of(by));
+        let server = self.config.urls[by.0].to_string();
+        Error::Denied { server, problem: problem.unwrap_or_default() }
     }
 
     /// Whether a lease was over before anybody had it, as when the process was stopped meanwhile.

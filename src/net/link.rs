@@ -11,6 +11,7 @@ use crate::net::inproc::InprocLink;
 use crate::net::stream::StreamLink;
 use crate::time::Timestamp;
 use crate::wire::Frames;
+use crate::wire::curve::Keys;
 
 /// What happens on a link.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) enum LinkEvent {
     Up,
     /// The connection is lost, and with it what was under way.
     Down,
+    /// The server does not let us in, or is not the one that it should be.
+    Denied,
     /// The server sent a message.
     Message(Frames),
 }
@@ -46,7 +49,7 @@ pub(super) trait Link: Send {
 
 /// Opens the link to the server at `url`, to be watched under `token`.
 pub(super) fn open(
-    url: &Url,
+    (url, keys): (&Url, Option<&Keys>),
     token: Token,
     registry: &Registry,
     waker: &Arc<Waker>,
@@ -54,6 +57,6 @@ pub(super) fn open(
     if url.place() == Place::Inproc {
         Ok(Box::new(InprocLink::open(url, token, registry)?))
     } else {
-        Ok(Box::new(StreamLink::open(url, token, registry, waker)?))
+        Ok(Box::new(StreamLink::open((url, keys), token, registry, waker)?))
     }
 }

@@ -1,6 +1,7 @@
 //! The world: the only folder that names ZeroMQ or reads a clock.
 
 mod address;
+mod admission;
 mod alarm;
 mod asking_all;
 mod claim;
@@ -10,11 +11,13 @@ mod connections;
 mod context;
 mod desk;
 mod exchange;
+mod guard;
 mod host;
 mod inproc;
 mod journal;
 mod judge;
 mod keeper;
+mod key_file;
 mod ledger;
 mod lender;
 mod link;
@@ -34,8 +37,9 @@ pub use asking_all::AskingAll;
 pub use client::{Client, Granted, Heard};
 pub use clock::{BootClock, unix_time};
 pub use context::{has_curve, libzmq_version};
+pub use key_file::{client_keys, new_keys, read_secret, write_keys};
 pub use lender::{AtOnce, Lender};
 pub use membership::{Membership, RegistryUrl};
 pub use per_process::PerProcess;
 pub use server::{Server, ServerStats, Stopper};
-pub use settings::{ServerSettings, read_config};
+pub use settings::{ClientList, ServerSettings, read_config};

@@ -41,7 +41,6 @@ pub(super) struct Refusals {
     lines: Rate,
     /// By the names of the bounds.
     bounds: BTreeMap<Box<str>, Throttle>,
-    #[allow(dead_code, reason = "nothing turns strangers away yet")]
     strangers: Throttle,
 }
 
@@ -69,7 +68,6 @@ impl Refusals {
     }
 
     /// Somebody may not come in, or not do what it wanted: a wrong key, or a right that it lacks.
-    #[allow(dead_code, reason = "nothing turns strangers away yet")]
     pub(super) fn auth_refused(&mut self, now: Timestamp, who: Who<'_>, reason: &dyn fmt::Display) {
         if let Some(left_out) = self.strangers.pass(now) {
             log::warn!(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
+use crate::access::Clients;
 use crate::config::{Place, ServerConfig, Url};
 use crate::engine::{GrantId, Machine, Rules, Tally};
 use crate::error::Error;
@@ -17,12 +18,14 @@ use crate::net::claim::Claim;
 use crate::net::clock::{BootClock, unix_time};
 use crate::net::context;
 use crate::net::desk::Desk;
+use crate::net::guard::Guard;
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
-use crate::net::service::{ALARM, SOCKET, Service, WAKER};
+use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
 use crate::net::socket::Socket;
 use crate::time::Clock;
 use crate::wire::Frames;
+use crate::wire::curve::OVERHEAD_BYTES;
 use crate::wire::seed::BYTES_MAX;
 
 /// How many answers may wait for one connection to read them; those beyond it are dropped. All who
@@ -51,6 +54,8 @@ pub struct ServerStats {
     pub sorry: u64,
     /// How many messages were no requests.
     pub bad_messages: u64,
+    /// How many connections and requests were refused for their keys and rights.
+    pub denied: u64,
     /// How many requests wait at present.
     pub waiting: u64,
     /// How many keys are in use at present.
@@ -77,20 +82,21 @@ impl Server {
         let socket = Socket::new(&context, zmq::ROUTER)?;
         set_options(socket.options(), config)
             .map_err(|error| Error::system("open a socket", &error))?;
+        let guard = match &config.security {
+            Some(_) if within_process => return Err(nothing_to_encrypt(&config.url)),
+            Some(security) => Some(Guard::open(&context, socket.options(), security)?),
+            None => None,
+        };
         let endpoint = socket.bind(&config.url)?;
 
         let poll = Poll::new().map_err(|error| Error::system("watch a socket", &error))?;
         socket.register(poll.registry(), SOCKET)?;
+        if let Some(guard) = &guard {
+            guard.register(poll.registry(), GUARD)?;
+        }
         let waker = Waker::new(poll.registry(), WAKER);
-        let control = Arc::new(Control {
-            stop: AtomicBool::new(false),
-            waker: waker.map_err(|error| Error::system("watch a socket", &error))?,
-            counters: Counters::default(),
-            rules: Mutex::new(None),
-            rules_wait: AtomicBool::new(false),
-            outcome: Mutex::new(None),
-            finished: Condvar::new(),
-        });
+        let waker = waker.map_err(|error| Error::system("watch a socket", &error))?;
+        let control = Arc::new(Control::new(waker));
 
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
@@ -126,6 +132,8 @@ impl Server {
             message: Frames::default(),
             outbox: Vec::new(),
             socket,
+            guard,
+            sender: None,
             poll,
             alarm,
         };
@@ -149,23 +157,25 @@ impl Server {
         self.control.stats()
     }
 
-    /// The keys have other limits from now on; what was used stays used.
-    pub fn reload(&self, rules: Rules) {
-        let mut waiting = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = Some(rules);
-        self.control.rules_wait.store(true, Ordering::Release);
+    /// The keys have other limits from now on; what was used stays used. Other clients are let in,
+    /// and those that are not are served no more. What else is set holds as it was.
+    pub fn reload(&self, config: ServerConfig) {
+        let mut waiting = self.control.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = config.security.map(|security| security.clients);
+        *waiting = Some(Reload { rules: config.rules, clients });
+        self.control.reload_waits.store(true, Ordering::Release);
         drop(waiting);
         // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
         let _ = self.control.waker.wake();
     }
 
-    /// Tells the log that other limits were wrong, and that the old ones hold.
+    /// Tells the log that what was to be taken up is wrong, and that the old holds.
     pub fn refuse_reload(&self, error: &Error) {
         let endpoint = &self.endpoint;
         log::error!(
             target: "zmqlocker", event = "reload_failed", url = endpoint.as_str(),
             reason:% = error;
-            "{endpoint} keeps its limits: {error}"
+            "{endpoint} keeps its limits and clients: {error}"
         );
     }
 
@@ -227,22 +237,42 @@ pub(super) struct Control {
     pub(super) stop: AtomicBool,
     waker: Waker,
     pub(super) counters: Counters,
-    /// Rules that wait to be taken up.
-    pub(super) rules: Mutex<Option<Rules>>,
-    /// Whether there are any: it is looked at for each message.
-    pub(super) rules_wait: AtomicBool,
+    /// What waits to be taken up.
+    pub(super) reload: Mutex<Option<Reload>>,
+    /// Whether there is anything: it is looked at for each message.
+    pub(super) reload_waits: AtomicBool,
     /// How the server ended, if it has.
     pub(super) outcome: Mutex<Option<Result<(), Error>>>,
     pub(super) finished: Condvar,
 }
 
+/// What holds from now on.
+#[derive(Debug)]
+pub(super) struct Reload {
+    pub(super) rules: Rules,
+    pub(super) clients: Option<Clients>,
+}
+
 impl Control {
+    fn new(waker: Waker) -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            waker,
+            counters: Counters::default(),
+            reload: Mutex::new(None),
+            reload_waits: AtomicBool::new(false),
+            outcome: Mutex::new(None),
+            finished: Condvar::new(),
+        }
+    }
+
     pub(super) fn stats(&self) -> ServerStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServerStats {
             go: read(&self.counters.go),
             sorry: read(&self.counters.sorry),
             bad_messages: read(&self.counters.bad_messages),
+            denied: read(&self.counters.denied),
             waiting: read(&self.counters.waiting),
             keys: read(&self.counters.keys),
             clients: read(&self.counters.clients),
@@ -255,6 +285,7 @@ pub(super) struct Counters {
     go: AtomicU64,
     sorry: AtomicU64,
     pub(super) bad_messages: AtomicU64,
+    pub(super) denied: AtomicU64,
     waiting: AtomicU64,
     keys: AtomicU64,
     clients: AtomicU64,
@@ -281,9 +312,15 @@ fn number_by_time_of_day(since_1970: Duration) -> GrantId {
     GrantId(seconds.min(1 << 30) << 32 | part)
 }
 
+fn nothing_to_encrypt(url: &Url) -> Error {
+    let problem = format!("is of no use for {url}, which is within this process");
+    Error::Config { argument: "curve_key", problem }
+}
+
 fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     socket.set_linger(i32::try_from(LINGER.as_millis()).unwrap_or(i32::MAX))?;
-    socket.set_maxmsgsize(i64::try_from(BYTES_MAX).unwrap_or(i64::MAX))?;
+    let overhead = if config.security.is_some() { OVERHEAD_BYTES } else { 0 };
+    socket.set_maxmsgsize(i64::try_from(BYTES_MAX + overhead).unwrap_or(i64::MAX))?;
     socket.set_sndhwm(ANSWERS_MAX)?;
     // An answer that nobody is there to take is told of.
     socket.set_router_mandatory(true)?;

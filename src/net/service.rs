@@ -8,18 +8,20 @@ use mio::{Events, Poll, Token};
 
 use crate::answer::Answer;
 use crate::engine::{
-    ClientInfo, Code, Input, Machine, Output, Problem, Reply, ServerFacts, SessionId,
+    ClientInfo, Code, Cost, Demand, Hold, Input, Key, Machine, Output, Problem, Reply, Request,
+    ServerFacts, SessionId, Wait,
 };
 use crate::error::Error;
 use crate::net::alarm::Alarm;
 use crate::net::claim::Claim;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
+use crate::net::guard::{Guard, Sender};
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::records::Entry;
 use crate::net::refusals::Who;
-use crate::net::server::Control;
+use crate::net::server::{Control, Reload};
 use crate::net::socket::{Sent, Socket};
 use crate::time::{Clock, Timestamp};
 use crate::wire::request::{ClientItem, Items};
@@ -30,9 +32,17 @@ use crate::wire::{Frames, VERSION};
 /// looked at. Whoever asks much at once has the first answers while the others are worked out.
 const BATCH_MAX: usize = 256;
 
+/// What the seed's clients ask for.
+const SEED_REQUEST: Request<'static> = Request::Acquire {
+    demand: Demand::one(Key::DEFAULT, Cost::ONE),
+    wait: Wait::Patience,
+    hold: Hold::Spend,
+};
+
 pub(super) const SOCKET: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
 pub(super) const ALARM: Token = Token(2);
+pub(super) const GUARD: Token = Token(3);
 
 /// Tells those who wait for the end of a server, however it comes.
 struct Finish {
@@ -56,6 +66,10 @@ pub(super) struct Service {
     pub(super) within_process: bool,
     pub(super) started_at: Timestamp,
     pub(super) socket: Socket,
+    /// Who is let in, if the server has a key. Closed behind the socket, whose library asks it.
+    pub(super) guard: Option<Guard>,
+    /// Who has sent the message that is looked at, if clients have keys.
+    pub(super) sender: Option<Sender>,
     pub(super) poll: Poll,
     pub(super) alarm: Alarm,
     pub(super) machine: Machine<Envelope>,
@@ -99,8 +113,9 @@ impl Service {
     fn serve(&mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(4);
         while !self.control.stop.load(Ordering::Acquire) {
-            let drained = self.take_in()?;
+            // Who has seen other clients let in and connects then is let in by them.
             self.reload();
+            let drained = self.admit()? & self.take_in()?;
             self.tick()?;
             let sent = self.send_answers()?;
             // To send is to look at the socket: what came meanwhile would not wake this thread.
@@ -136,11 +151,16 @@ impl Service {
             self.reload();
             let message = mem::take(&mut self.message);
             let now = self.clock.now();
+            let known = self.recognize();
             match (message.len(), message.get(0), message.get(1)) {
-                (2, Some(routing_id), Some(body)) if !body.is_empty() => {
-                    self.converse(now, routing_id, body);
-                }
-                _ => self.answer_seed(now, &message)?,
+                (2, Some(routing_id), Some(body)) if !body.is_empty() => match known {
+                    Ok(()) => self.converse(now, routing_id, body),
+                    Err(problem) => {
+                        self.deny(now, &problem);
+                        self.desk.problem(routing_id, &problem);
+                    }
+                },
+                _ => self.answer_seed(now, &message, known)?,
             }
             self.message = message;
             // Answers that have to be on the disk before go there together.
@@ -152,9 +172,19 @@ impl Service {
     }
 
     /// A request of one of the seed's clients.
-    fn answer_seed(&mut self, now: Timestamp, message: &Frames) -> Result<(), Error> {
+    fn answer_seed(
+        &mut self,
+        now: Timestamp,
+        message: &Frames,
+        known: Result<(), Problem>,
+    ) -> Result<(), Error> {
         match seed::parse_request(message) {
             Ok(envelope) => {
+                if let Err(problem) = known.and_then(|()| self.judge(&SEED_REQUEST)) {
+                    self.deny(now, &problem);
+                    let answer = format!("error: {problem}");
+                    return self.socket.send(&envelope.answer(answer.as_bytes())).map(drop);
+                }
                 if self.journal.is_new(envelope.routing_id()) {
                     let address = self.socket.peer_address();
                     self.journal.first_request(now, envelope.routing_id(), address);
@@ -188,6 +218,10 @@ impl Service {
                     self.drain();
                     match greeted {
                         Ok((id, is_new)) => {
+                            if let Err(problem) = self.claim(id) {
+                                self.deny(now, &problem);
+                                return self.desk.problem(routing_id, &problem);
+                            }
                             session = Some(id);
                             if !self.desk.settle(id, routing_id, hello.connection) {
                                 // What the client has said here it has said again elsewhere.
@@ -238,7 +272,13 @@ impl Service {
 
     fn take_item(&mut self, now: Timestamp, session: SessionId, item: ClientItem<'_>) {
         match item {
-            ClientItem::Ask { id, request } => self.handle(now, Input::Ask(session, id, &request)),
+            ClientItem::Ask { id, request } => match self.judge(&request) {
+                Ok(()) => self.handle(now, Input::Ask(session, id, &request)),
+                Err(problem) => {
+                    self.deny(now, &problem);
+                    self.desk.reply(session, id, &Reply::Refuse(problem));
+                }
+            },
             ClientItem::Beat { number, floor, open } => {
                 self.handle(now, Input::Beat(session, floor, &open));
                 self.desk.heard(session, number);
@@ -295,17 +335,22 @@ impl Service {
         self.journal.bad_message(now, routing_id, address, bad);
     }
 
-    /// Takes up other rules, if there are any.
+    /// Takes up other rules and other clients, if there are any.
     fn reload(&mut self) {
-        if !self.control.rules_wait.load(Ordering::Acquire) {
+        if !self.control.reload_waits.load(Ordering::Acquire) {
             return;
         }
-        self.control.rules_wait.store(false, Ordering::Release);
-        let rules = self.control.rules.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(rules) = rules {
-            self.journal.reload(&rules);
-            self.handle(self.clock.now(), Input::Rules(rules));
+        self.control.reload_waits.store(false, Ordering::Release);
+        let reload = self.control.reload.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Reload { rules, clients }) = reload else { return };
+        let clients = clients.filter(|_| self.guard.is_some());
+        self.journal.reload(&rules, clients.as_ref());
+        if let (Some(guard), Some(clients)) = (&mut self.guard, clients) {
+            for session in guard.take_up(clients) {
+                self.handle(self.clock.now(), Input::Bar(session));
+            }
         }
+        self.handle(self.clock.now(), Input::Rules(rules));
     }
 
     /// Lets the engine see the time if it asked for it, and has the alarm set to when it wants to
@@ -365,6 +410,10 @@ impl Service {
             Reply::Clients(page) => self.desk.fill_in(&mut page.rows),
             _ => {}
         }
+        if let Some(sender) = &self.sender {
+            // What lists keys is an answer at once, to the sender of the present message.
+            sender.client.rights.show(reply);
+        }
     }
 
     fn facts(&self) -> ServerFacts {
@@ -373,7 +422,7 @@ impl Service {
             endpoint: self.endpoint.as_str().into(),
             server: self.number,
             uptime: self.clock.now().since(self.started_at),
-            security: "none".into(),
+            security: if self.guard.is_some() { "curve" } else { "none" }.into(),
             is_durable: self.ledger.is_some(),
             bad_messages: self.control.stats().bad_messages,
         }

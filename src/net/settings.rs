@@ -5,10 +5,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{ServerConfig, Url};
+use crate::access::Clients;
+use crate::config::{Security, ServerConfig, Url};
+pub use crate::config_file::ClientList;
 use crate::config_file::FileConfig;
 use crate::engine::{Bounds, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
+use crate::net::key_file::read_secret;
 
 /// Where a server serves if nothing else is said.
 const URL: &str = "tcp://*:7777";
@@ -35,6 +38,10 @@ pub struct ServerSettings {
     pub data_dir: Option<PathBuf>,
     /// How many of what there may be at a time.
     pub bounds: SomeBounds,
+    /// The file of the server's secret key.
+    pub curve_key: Option<PathBuf>,
+    /// Which clients are let in.
+    pub clients: Option<ClientList>,
 }
 
 impl ServerSettings {
@@ -47,11 +54,14 @@ impl ServerSettings {
         let file = self.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
         let url = self.url.clone().or(file.url);
         let default_url = if self.is_local { LOCAL_URL } else { URL };
+        let curve_key = self.curve_key.clone().or(file.curve_key);
+        let clients = self.clients.clone().or(file.clients);
         Ok(ServerConfig {
             rules: self.rules(file.limits, file.rate)?,
             url: url.map_or_else(|| Url::parse(default_url), Ok)?,
             patience: self.patience.or(file.patience).unwrap_or_default(),
             data_dir: self.data_dir.clone().or(file.data_dir),
+            security: security(curve_key.as_deref(), clients.as_ref())?,
             bounds: self.bounds.over(file.bounds.over(Bounds::default())),
         })
     }
@@ -72,21 +82,55 @@ impl ServerSettings {
     }
 }
 
+/// The server's key, and the clients that are let in.
+fn security(
+    curve_key: Option<&Path>,
+    clients: Option<&ClientList>,
+) -> Result<Option<Security>, Error> {
+    let bad = |argument, problem: &str| Error::Config { argument, problem: problem.to_owned() };
+    let (curve_key, clients) = match (curve_key, clients) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => {
+            return Err(bad("clients", "needs curve_key: clients are known by their keys"));
+        }
+        (Some(_), None) => {
+            let problem = "needs clients: the file with the clients that are let in, or \"*\" for \
+                           whoever knows the server's public key";
+            return Err(bad("curve_key", problem));
+        }
+        (Some(curve_key), Some(clients)) => (curve_key, clients),
+    };
+    let keys = read_secret("curve_key", curve_key)?;
+    let clients = match clients {
+        ClientList::Anybody => Clients::anybody(),
+        ClientList::File(path) => {
+            let text = read_text("clients", path, Clients::TEXT_BYTES_MAX)?;
+            Clients::parse(&path.to_string_lossy(), &text)?
+        }
+    };
+    Ok(Some(Security { keys, clients }))
+}
+
 /// Reads a file of settings.
 ///
 /// # Errors
 ///
 /// [`Error::Config`] that names the file; of one that is wrong, every line that is.
 pub fn read_config(path: &Path) -> Result<FileConfig, Error> {
+    let text = read_text("config", path, FileConfig::TEXT_BYTES_MAX)?;
+    FileConfig::parse(&path.to_string_lossy(), &text)
+}
+
+/// The text of a file, or as much of it as shows that it is too long.
+fn read_text(argument: &'static str, path: &Path, bytes_max: usize) -> Result<String, Error> {
     let name = path.to_string_lossy();
     let unreadable = |error: std::io::Error| Error::Config {
-        argument: "config",
+        argument,
         problem: format!("{name} cannot be read: {}", error.to_string().to_lowercase()),
     };
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
     // One byte more than a file may have, at most: then it is seen to be too long.
-    let most = FileConfig::TEXT_BYTES_MAX as u64 + 1;
-    file.take(most).read_to_string(&mut text).map_err(unreadable)?;
-    FileConfig::parse(&name, &text)
+    file.take(bytes_max as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
 }

@@ -93,6 +93,11 @@ impl Socket {
         self.frame.gets("Peer-Address")
     }
 
+    /// The user id of the client that sent the message received last, where clients have keys.
+    pub(super) fn user_id(&mut self) -> Option<&str> {
+        self.frame.gets("User-Id")
+    }
+
     /// Sends the frames as one message.
     pub(super) fn send(&self, message: &Frames) -> Result<Sent, Error> {
         for (place, frame) in message.iter().enumerate() {

@@ -16,10 +16,19 @@ use crate::net::link::{Link, LinkEvent};
 use crate::net::stream_socket::StreamSocket;
 use crate::time::Timestamp;
 use crate::wire::Frames;
-use crate::wire::zmtp::{self, Decoder, Item, ZmtpError};
+use crate::wire::curve::{Curve, Keys, RANDOM_BYTES};
+use crate::wire::zmtp::{Connection, Item, OPENING, ZmtpError};
 
 /// How long to wait, at least, between the starts of two connections.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long to wait until a server that does not let us in is tried again: a handshake costs it
+/// work.
+const DENIED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a server may hang up when it hears its key: then it is taken for the wrong one. That
+/// is all a server says to whoever has not its key; but it also hangs up when it stops.
+const HANG_UPS_MAX: u32 = 2;
 
 /// How long to wait, at least, between two look-ups of a name.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,7 +52,12 @@ pub(super) struct StreamLink {
     registry: Registry,
     waker: Arc<Waker>,
     phase: Phase,
-    decoder: Decoder,
+    keys: Option<Keys>,
+    connection: Connection,
+    /// How often the server hung up when it heard its key.
+    hang_ups: u32,
+    /// Whether it is to be told that the server does not let us in.
+    denied: bool,
     unsent: Vec<u8>,
     /// Whether a read may bring something.
     readable: bool,
@@ -76,11 +90,24 @@ enum Problem {
     Slow,
     #[error("the server sends commands without an end")]
     Chatter,
+    #[error("it hangs up when it hears server_key: it has another key")]
+    HungUp,
+    #[error("cannot draw a key: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Problem {
+    const fn is_denial(&self) -> bool {
+        match self {
+            Self::Zmtp(error) => error.is_denial(),
+            problem => matches!(problem, Self::HungUp),
+        }
+    }
 }
 
 impl StreamLink {
     pub(super) fn open(
-        url: &Url,
+        (url, keys): (&Url, Option<&Keys>),
         token: Token,
         registry: &Registry,
         waker: &Arc<Waker>,
@@ -94,7 +121,10 @@ impl StreamLink {
             registry,
             waker: Arc::clone(waker),
             phase: Phase::Waiting { until: Timestamp::ZERO },
-            decoder: Decoder::default(),
+            keys: keys.cloned(),
+            connection: Connection::default(),
+            hang_ups: 0,
+            denied: false,
             unsent: Vec::new(),
             readable: false,
             closing: false,
@@ -142,22 +172,42 @@ impl StreamLink {
     }
 
     fn forget_connection(&mut self) {
-        self.decoder = Decoder::default();
+        self.connection = Connection::default();
         self.unsent.clear();
         (self.readable, self.closing) = (false, false);
     }
 
     /// The connection is made: says what a client says first.
-    fn greet(&mut self) {
-        self.unsent.extend_from_slice(&zmtp::GREETING);
+    fn greet(&mut self) -> Result<(), Problem> {
+        if let Some(keys) = &self.keys {
+            let mut random = [0; RANDOM_BYTES];
+            getrandom::fill(&mut random).map_err(Problem::Random)?;
+            self.connection = Connection::encrypted(Curve::new(keys.clone(), &random));
+        }
+        self.unsent.extend_from_slice(OPENING);
         let phase = mem::replace(&mut self.phase, Phase::Waiting { until: Timestamp::ZERO });
         if let Phase::Connecting { socket, rest, deadline } = phase {
             self.phase = Phase::Greeting { socket, rest, deadline };
         }
+        Ok(())
     }
 
     /// Nothing came of one address: tries the others, if there are any.
-    fn try_next(&mut self, now: Timestamp, problem: Problem) {
+    fn try_next(&mut self, now: Timestamp, mut problem: Problem) {
+        if self.connection.is_proving_itself()
+            && matches!(problem, Problem::Closed | Problem::Io(_))
+        {
+            self.hang_ups += 1;
+            if self.hang_ups >= HANG_UPS_MAX {
+                problem = Problem::HungUp;
+            }
+        }
+        if problem.is_denial() {
+            self.hang_ups = 0;
+            self.denied = true;
+            self.problem = Some(problem);
+            return self.close(Phase::Waiting { until: now + DENIED_INTERVAL });
+        }
         let rest = match &mut self.phase {
             Phase::Connecting { rest, .. } | Phase::Greeting { rest, .. } => mem::take(rest),
             _ => Vec::new(),
@@ -193,18 +243,18 @@ impl StreamLink {
     fn exchange(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Problem> {
         for _ in 0..ITEMS_MAX {
             self.flush()?;
-            match self.decoder.poll_item()? {
+            match self.connection.poll_item()? {
                 Some(Item::Message(message)) => return Ok(Some(LinkEvent::Message(message))),
                 Some(Item::Ready) => {
                     self.problem = None;
+                    self.hang_ups = 0;
                     let phase = mem::replace(&mut self.phase, Phase::Waiting { until: now });
                     if let Phase::Greeting { socket, .. } = phase {
                         self.phase = Phase::Up { socket, since: now };
                     }
                     return Ok(Some(LinkEvent::Up));
                 }
-                Some(Item::Greeting) => self.unsent.extend_from_slice(zmtp::READY),
-                Some(Item::Ping(context)) => zmtp::encode_pong(&mut self.unsent, &context),
+                Some(Item::Answer(answer)) => self.unsent.extend_from_slice(&answer),
                 None if self.readable => self.read()?,
                 None => return Ok(None),
             }
@@ -220,7 +270,7 @@ impl StreamLink {
         match socket.read(&mut bytes) {
             Ok(0) => return Err(Problem::Closed),
             Ok(count) => {
-                self.decoder.push(&bytes[..count]);
+                self.connection.push(&bytes[..count]);
                 // A short read has emptied the socket; what comes later is told of anew.
                 self.readable = self.closing || count == READ_BYTES;
             }
@@ -255,6 +305,9 @@ impl Link for StreamLink {
 
     fn poll(&mut self, now: Timestamp) -> Result<Option<LinkEvent>, Error> {
         loop {
+            if mem::take(&mut self.denied) {
+                return Ok(Some(LinkEvent::Denied));
+            }
             match &mut self.phase {
                 Phase::Waiting { until } if now < *until => return Ok(None),
                 Phase::Waiting { .. } => self.start(now),
@@ -267,7 +320,11 @@ impl Link for StreamLink {
                     Some(Err(error)) => self.give_up(now, error.into()),
                 },
                 Phase::Connecting { socket, deadline, .. } => match socket.is_connected() {
-                    Ok(true) => self.greet(),
+                    Ok(true) => {
+                        if let Err(problem) = self.greet() {
+                            self.give_up(now, problem);
+                        }
+                    }
                     Ok(false) if now < *deadline => return Ok(None),
                     failed => self.try_next(now, failed.err().map_or(Problem::Slow, Problem::Io)),
                 },
@@ -305,7 +362,7 @@ impl Link for StreamLink {
 
     fn send(&mut self, message: &Frames) {
         if matches!(self.phase, Phase::Up { .. }) {
-            zmtp::encode_message(&mut self.unsent, message.iter());
+            self.connection.write_message(&mut self.unsent, message);
             // What goes wrong here goes wrong again at the next poll, which tells of it.
             let _ = self.flush();
         }

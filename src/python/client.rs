@@ -1,6 +1,7 @@
 //! `LockerClient`: asks a server.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::config::{ClientConfig, Span};
 use crate::engine::{GrantId, Hold, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
-use crate::net::{Client, Heard};
+use crate::net::{Client, Heard, client_keys};
 use crate::python::argument::{Count, Given, Seconds, Timeout, Urls, timeout};
 use crate::python::decision::Decision;
 use crate::python::demand::{Wanted, named, wait_up_to};
@@ -39,6 +40,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// raises `ServerUnavailable`, "open" allows it, "closed" refuses it, and "share" counts it here
 /// against `share`, a limit such as "60/min" that each key has. Until a server is heard again, the
 /// policy answers at once.
+///
+/// `server_key` is the public key of servers that have one, as text or as the path of its file, and
+/// `key_file` the path of the secret key of this client, which such servers know: both are made by
+/// `zmqlocker keygen`. Everything is encrypted then. Where a key is missing or wrong, what is asked
+/// raises `AuthError`.
 ///
 /// Raises `ConfigError` for a URL that can never work, or an argument that is out of its bounds.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
@@ -94,18 +100,23 @@ impl LockerClient {
 impl LockerClient {
     #[new]
     #[pyo3(text_signature = "(url='tcp://localhost:7777', *, name='', timeout=..., \
-                             on_failure='raise', share=None)")]
+                             on_failure='raise', share=None, server_key=None, key_file=None)")]
     #[pyo3(signature = (
         url: "str | list[str] | tuple[str, ...]" = Urls::One("tcp://localhost:7777".to_owned()),
         *, name="", timeout=Given::Nothing, on_failure="raise",
-        share: "str | Limit | Sequence[str | Limit] | None" = None
+        share: "str | Limit | Sequence[str | Limit] | None" = None,
+        server_key: "str | PathLike[str] | None" = None,
+        key_file: "str | PathLike[str] | None" = None
     ))]
+    #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
         url: Urls,
         name: &str,
         timeout: Given<Timeout>,
         on_failure: &str,
         share: Option<&Bound<'_, PyAny>>,
+        server_key: Option<PathBuf>,
+        key_file: Option<PathBuf>,
     ) -> PyResult<Self> {
         let (of_next, of_others) = match timeout {
             Given::Nothing => (None, Some(TIMEOUT)),
@@ -114,7 +125,8 @@ impl LockerClient {
                 (timeout, timeout)
             }
         };
-        let config = ClientConfig::new(url.parse()?, of_next)?.named(name)?;
+        let keys = client_keys(server_key.as_deref(), key_file.as_deref())?;
+        let config = ClientConfig::new(url.parse()?, of_next)?.named(name)?.with_keys(keys)?;
         let share = share.map(limits).transpose()?.map(|limits| Policy::Share(Arc::new(limits)));
         let policy = policy(on_failure, share.as_ref())?;
         let client = Arc::new(Client::new(config)?);

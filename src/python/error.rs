@@ -8,6 +8,7 @@ use crate::engine::Code;
 use crate::error::Error;
 
 mod exception {
+    pyo3::import_exception!(zmqlocker._exceptions, AuthError);
     pyo3::import_exception!(zmqlocker._exceptions, BoundExceeded);
     pyo3::import_exception!(zmqlocker._exceptions, ConfigError);
     pyo3::import_exception!(zmqlocker._exceptions, CostTooLarge);
@@ -23,6 +24,7 @@ mod exception {
 
 /// Looks the classes up, so that they are at hand when the interpreter imports nothing any more.
 pub(super) fn install(py: Python<'_>) {
+    exception::AuthError::type_object(py);
     exception::BoundExceeded::type_object(py);
     exception::ConfigError::type_object(py);
     exception::CostTooLarge::type_object(py);
@@ -46,6 +48,7 @@ impl From<Error> for PyErr {
             | Error::NotFree { .. }
             | Error::ByPolicy { .. } => exception::LockTimeout::new_err(message),
             Error::Unavailable { .. } => exception::ServerUnavailable::new_err(message),
+            Error::Denied { .. } => exception::AuthError::new_err(message),
             Error::Refused(problem) => refused(problem.code, message),
             Error::Protocol { .. } => exception::ProtocolError::new_err(message),
             Error::Closed | Error::Interrupted | Error::System { .. } => {
@@ -58,6 +61,7 @@ impl From<Error> for PyErr {
 /// What a server says, as an exception.
 fn refused(code: Code, message: String) -> PyErr {
     match code {
+        Code::Auth => exception::AuthError::new_err(message),
         Code::Config => exception::ConfigError::new_err(message),
         Code::CostTooLarge => exception::CostTooLarge::new_err(message),
         Code::KindMismatch => exception::KindMismatch::new_err(message),

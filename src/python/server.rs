@@ -11,7 +11,7 @@ use pyo3::types::{PyCFunction, PyDict, PyMapping, PyTuple};
 use crate::config::{Span, Url};
 use crate::engine::{Rate, SomeBounds};
 use crate::error::Error;
-use crate::net::{Server, ServerSettings};
+use crate::net::{ClientList, Server, ServerSettings};
 use crate::python::argument::{Count, Given, Seconds};
 use crate::python::limit::limits_by_key;
 use crate::python::{door, exit};
@@ -45,6 +45,11 @@ const SLICE: Duration = Duration::from_millis(50);
 ///
 /// `bounds` says how many of what there may be at a time, as in `{"keys_max": 1000}`; names and
 /// defaults are in docs/configuration.md. What is full refuses with `BoundExceeded`.
+///
+/// `curve_key` is the path of the server's secret key, which `zmqlocker keygen` makes: everything
+/// is encrypted then, and only those clients are let in that are in the file `clients`, each with
+/// its rights. `clients="*"` lets anybody in who knows the server's public key, to use all keys and
+/// to administer none. `reload()` and SIGHUP read the file anew.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -56,12 +61,14 @@ impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, limits=None, config=None, block=True, patience=0.0, \
-                             data_dir=None, bounds=None)")]
+                             data_dir=None, bounds=None, curve_key=None, clients=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
         limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
         config=None, block=true, patience=Given::Nothing,
-        data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None
+        data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None,
+        curve_key: "str | PathLike[str] | None" = None,
+        clients: "str | PathLike[str] | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -75,6 +82,8 @@ impl LockerServer {
         patience: Given<Seconds>,
         data_dir: Option<PathBuf>,
         bounds: Option<BTreeMap<String, Count>>,
+        curve_key: Option<PathBuf>,
+        clients: Option<PathBuf>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -96,6 +105,8 @@ impl LockerServer {
                 .transpose()?,
             data_dir,
             bounds: some_bounds(bounds.unwrap_or_default())?,
+            curve_key,
+            clients: clients.map(ClientList::from),
         };
         let config = settings.resolve()?;
         let server = Arc::new(Server::start(&config)?);
@@ -114,12 +125,14 @@ impl LockerServer {
     }
 
     /// What was done so far: how often "go" and "sorry" were said, how many messages were no
-    /// requests; and how many requests wait, keys are in use and clients are there at present.
+    /// requests, how many connections and requests were denied for their keys and rights; and how
+    /// many requests wait, keys are in use and clients are there at present.
     fn stats(&self) -> BTreeMap<&'static str, u64> {
         let stats = self.server.stats();
         BTreeMap::from([
             ("bad_messages", stats.bad_messages),
             ("clients", stats.clients),
+            ("denied", stats.denied),
             ("go", stats.go),
             ("keys", stats.keys),
             ("sorry", stats.sorry),
@@ -127,11 +140,12 @@ impl LockerServer {
         ])
     }
 
-    /// Reads the limits of the file anew. What was used stays used.
+    /// Reads the limits and the clients of the files anew. What was used stays used; a client that
+    /// is not let in any more is refused from its next request on, and what it holds runs out.
     ///
     /// Raises `ConfigError` that tells every line that is wrong, and changes nothing then.
     fn reload(&self) -> PyResult<()> {
-        self.server.reload(self.settings.resolve()?.rules);
+        self.server.reload(self.settings.resolve()?);
         Ok(())
     }
 
@@ -163,13 +177,12 @@ impl LockerServer {
         let stopper = server.stopper();
         let sigterm = Handler::set(py, "SIGTERM", move || stopper.stop())?;
         let (running, settings) = (Arc::clone(server), self.settings.clone());
-        let sighup = match settings.config {
-            Some(_) => Handler::set(py, "SIGHUP", move || match settings.resolve() {
-                Ok(config) => running.reload(config.rules),
-                Err(error) => running.refuse_reload(&error),
-            })?,
-            None => Handler(None),
+        let has_files = settings.config.is_some() || settings.clients.is_some();
+        let reload = move || match settings.resolve() {
+            Ok(config) => running.reload(config),
+            Err(error) => running.refuse_reload(&error),
         };
+        let sighup = if has_files { Handler::set(py, "SIGHUP", reload)? } else { Handler(None) };
         let outcome = door::wait(py, |go_on| {
             loop {
                 if let Some(outcome) = server.wait(SLICE) {

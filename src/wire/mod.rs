@@ -1,5 +1,6 @@
 //! Bytes to messages and back. Pure: no socket, no clock.
 
+pub mod curve;
 mod frames;
 mod item;
 mod lock;
@@ -8,6 +9,7 @@ pub mod reply;
 pub mod request;
 pub mod seed;
 mod status;
+pub mod zap;
 pub mod zmtp;
 
 pub use frames::Frames;

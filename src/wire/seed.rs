@@ -21,6 +21,9 @@ use crate::wire::Frames;
 /// The body of a request. A server takes any other body for the same.
 pub const REQUEST: &[u8] = b"let me go";
 
+/// How the answer to a client begins that has no right to what it asks for.
+pub const DENIAL: &[u8] = b"error: this client ";
+
 /// The most frames that a message may have, the routing id and the body included.
 pub const FRAMES_MAX: usize = 16;
 

@@ -1,7 +1,8 @@
 //! ZMTP, the protocol between ZeroMQ sockets, as far as a client needs it. Pure: it moves no byte.
 //!
-//! Source: ZMTP 3.1 (RFC 37 of the ZeroMQ project) with the NULL mechanism. Each side sends a
-//! [`GREETING`] and then a `READY` command; after that, messages travel both ways:
+//! Source: ZMTP 3.1 (RFC 37 of the ZeroMQ project) with the mechanisms NULL and CURVE. Each side
+//! sends a greeting and then, with NULL, a `READY` command, or the commands of [`curve`]; after
+//! that, messages travel both ways:
 //!
 //! ```text
 //! ┌───────┬──────────────────┬──────┐   flags: 1 more frames follow, 2 the size has 8 bytes,
@@ -15,22 +16,28 @@
 use thiserror::Error;
 
 use crate::wire::Frames;
+use crate::wire::curve::{self, Curve};
 use crate::wire::seed::{BYTES_MAX, FRAMES_MAX};
 
 const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 
+/// The flag of a command within a box of CURVE.
+const SEALED_COMMAND: u8 = 2;
+
 const GREETING_BYTES: usize = 64;
 
-/// Signature, version 3.1, mechanism `NULL`, not a server, and filler.
-pub const GREETING: [u8; GREETING_BYTES] = {
-    let mut greeting = [0; GREETING_BYTES];
-    (greeting[0], greeting[9]) = (0xFF, 0x7F);
-    (greeting[10], greeting[11]) = (3, 1);
-    (greeting[12], greeting[13], greeting[14], greeting[15]) = (b'N', b'U', b'L', b'L');
-    greeting
-};
+/// What a client says first: the signature and the version. The rest of its greeting it says when
+/// it has heard that of the server. A libzmq that hears another mechanism than its own hangs up at
+/// once, and would leave its own unsaid.
+pub const OPENING: &[u8] = b"\xFF\0\0\0\0\0\0\0\0\x7F\x03";
+
+/// Where the mechanism stands in a greeting.
+const MECHANISM: std::ops::Range<usize> = 12..32;
+
+const NULL: &[u8] = b"NULL";
+const CURVE: &[u8] = b"CURVE";
 
 /// The `READY` command of a DEALER socket: it may talk to ROUTER and REP sockets.
 pub const READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER";
@@ -41,9 +48,23 @@ pub enum ZmtpError {
     /// The peer is no ZeroMQ socket, or older than ZMTP 3.
     #[error("it is no ZeroMQ socket of version 4 or later")]
     NotZmtp,
-    /// The peer wants another mechanism than NULL.
+    /// The peer wants another mechanism than NULL and CURVE.
     #[error("it asks for the security mechanism {0:?}")]
     Mechanism(String),
+    /// The peer has a key, and we know none.
+    #[error("it lets in clients with keys only: give server_key and key_file")]
+    KeysNeeded,
+    /// We know a key, and the peer has none.
+    #[error(
+        "it has no key, and so it is not the one that server_key is for: nothing was sent to it"
+    )]
+    NoKey,
+    /// The peer has another key than the one that we know.
+    #[error("it has another key than server_key")]
+    ServerKey,
+    /// The peer does not let us in.
+    #[error("it does not let this client's key in: add the public key to the server's clients")]
+    NotLetIn,
     /// The peer refused the handshake.
     #[error("it refused the connection: {0:?}")]
     Refused(String),
@@ -55,17 +76,26 @@ pub enum ZmtpError {
     Size,
 }
 
+impl ZmtpError {
+    /// Whether keys are missing or wrong: it will be so again until somebody changes that.
+    #[must_use]
+    pub const fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Self::Mechanism(_) | Self::KeysNeeded | Self::NoKey | Self::ServerKey | Self::NotLetIn
+        )
+    }
+}
+
 /// What a peer has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// Its greeting: answer with [`READY`].
-    Greeting,
-    /// Its `READY`: from now on messages may be sent.
+    /// Something that is answered with these bytes, before anything else.
+    Answer(Vec<u8>),
+    /// It is ready: from now on messages may be sent.
     Ready,
     /// A whole message.
     Message(Frames),
-    /// A heartbeat: answer with [`encode_pong`] of this context.
-    Ping(Vec<u8>),
 }
 
 /// Adds a message to `out`.
@@ -75,13 +105,6 @@ pub fn encode_message<'a>(out: &mut Vec<u8>, frames: impl IntoIterator<Item = &'
         let more = if frames.peek().is_some() { MORE } else { 0 };
         encode_frame(out, more, frame);
     }
-}
-
-/// Adds the answer to a heartbeat to `out`.
-pub fn encode_pong(out: &mut Vec<u8>, context: &[u8]) {
-    let mut command = b"\x04PONG".to_vec();
-    command.extend_from_slice(context);
-    encode_frame(out, COMMAND, &command);
 }
 
 fn encode_frame(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
@@ -94,21 +117,25 @@ fn encode_frame(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// Takes the bytes of one connection apart, however they were cut on their way.
-#[derive(Clone, Debug, Default)]
-pub struct Decoder {
+/// A client's side of one connection: takes its bytes apart, however they were cut on their way.
+#[derive(Debug, Default)]
+pub struct Connection {
     bytes: Vec<u8>,
     /// How many of `bytes` are done with.
     done: usize,
     stage: Stage,
     message: Frames,
+    /// The mechanism is NULL if there is none.
+    curve: Option<Box<Curve>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
     Greeting,
-    Handshake,
+    /// With CURVE only.
+    Welcome,
+    Ready,
     Traffic,
 }
 
@@ -118,7 +145,28 @@ struct Frame {
     body: std::ops::Range<usize>,
 }
 
-impl Decoder {
+impl Connection {
+    /// A connection that is encrypted.
+    #[must_use]
+    pub fn encrypted(curve: Curve) -> Self {
+        Self { curve: Some(Box::new(curve)), ..Self::default() }
+    }
+
+    /// Whether the peer was told that we know its key, and has not shown yet that it has it.
+    #[must_use]
+    pub fn is_proving_itself(&self) -> bool {
+        self.stage == Stage::Welcome
+    }
+
+    /// Adds a message to `out`.
+    pub fn write_message(&mut self, out: &mut Vec<u8>, message: &Frames) {
+        let Some(curve) = &mut self.curve else { return encode_message(out, message.iter()) };
+        for (place, frame) in message.iter().enumerate() {
+            let more = if place + 1 < message.len() { MORE } else { 0 };
+            encode_frame(out, 0, &curve.seal(more, frame));
+        }
+    }
+
     /// Takes in what came.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.done == self.bytes.len() {
@@ -140,10 +188,18 @@ impl Decoder {
             return self.greeting();
         }
         while let Some(frame) = self.frame()? {
-            let body = &self.bytes[frame.body.clone()];
             self.done = frame.body.end;
-            if frame.flags & COMMAND != 0 {
-                if let Some(item) = command(&mut self.stage, body)? {
+            let body = &self.bytes[frame.body];
+            let opened;
+            let (flags, body) = match &mut self.curve {
+                Some(curve) if self.stage == Stage::Traffic => {
+                    opened = open(curve, frame.flags, body)?;
+                    (opened.0, opened.1.as_slice())
+                }
+                _ => (frame.flags, body),
+            };
+            if flags & COMMAND != 0 {
+                if let Some(item) = command(&mut self.stage, self.curve.as_deref_mut(), body)? {
                     return Ok(Some(item));
                 }
                 continue;
@@ -156,7 +212,7 @@ impl Decoder {
                 return Err(ZmtpError::Size);
             }
             self.message.push(body);
-            if frame.flags & MORE == 0 {
+            if flags & MORE == 0 {
                 return Ok(Some(Item::Message(std::mem::take(&mut self.message))));
             }
         }
@@ -174,13 +230,27 @@ impl Decoder {
             return Err(ZmtpError::NotZmtp);
         }
         let Some(greeting) = bytes.get(..GREETING_BYTES) else { return Ok(None) };
-        if greeting[12..32] != GREETING[12..32] {
-            let name = String::from_utf8_lossy(&greeting[12..32]);
-            return Err(ZmtpError::Mechanism(name.trim_end_matches('\0').to_owned()));
+        let theirs = String::from_utf8_lossy(&greeting[MECHANISM]);
+        let theirs = theirs.trim_end_matches('\0').as_bytes();
+        let ours = if self.curve.is_some() { CURVE } else { NULL };
+        match theirs {
+            _ if theirs == ours => {}
+            CURVE => return Err(ZmtpError::KeysNeeded),
+            NULL => return Err(ZmtpError::NoKey),
+            other => {
+                return Err(ZmtpError::Mechanism(String::from_utf8_lossy(other).into_owned()));
+            }
         }
         self.done += GREETING_BYTES;
-        self.stage = Stage::Handshake;
-        Ok(Some(Item::Greeting))
+        let mut answer = greeting_of(ours)[OPENING.len()..].to_vec();
+        if let Some(curve) = &mut self.curve {
+            self.stage = Stage::Welcome;
+            encode_frame(&mut answer, COMMAND, &curve.hello());
+        } else {
+            self.stage = Stage::Ready;
+            answer.extend_from_slice(READY);
+        }
+        Ok(Some(Item::Answer(answer)))
     }
 
     /// The next frame, if all of it has come.
@@ -198,7 +268,8 @@ impl Decoder {
             (u64::from_be_bytes(*size), 9)
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        if size > BYTES_MAX {
+        let overhead = if self.curve.is_some() { curve::OVERHEAD_BYTES } else { 0 };
+        if size > BYTES_MAX + overhead {
             return Err(ZmtpError::Size);
         }
         let start = self.done + head;
@@ -207,25 +278,64 @@ impl Decoder {
     }
 }
 
+/// A greeting of version 3.1 with this mechanism, of no server, and filler.
+fn greeting_of(mechanism: &[u8]) -> [u8; GREETING_BYTES] {
+    let mut greeting = [0; GREETING_BYTES];
+    greeting[..OPENING.len()].copy_from_slice(OPENING);
+    greeting[OPENING.len()] = 1;
+    greeting[MECHANISM][..mechanism.len()].copy_from_slice(mechanism);
+    greeting
+}
+
+/// Opens a box: its flags as those of a frame, and what is in it.
+fn open(curve: &mut Curve, outer: u8, sealed: &[u8]) -> Result<(u8, Vec<u8>), ZmtpError> {
+    if outer & MORE != 0 {
+        return Err(ZmtpError::Malformed);
+    }
+    let (inner, frame) = curve.open(sealed)?;
+    let command = if inner & SEALED_COMMAND != 0 { COMMAND } else { 0 };
+    Ok((inner & MORE | command, frame))
+}
+
 /// Reads a command; those that a client has no use for say nothing.
-fn command(stage: &mut Stage, body: &[u8]) -> Result<Option<Item>, ZmtpError> {
+fn command(
+    stage: &mut Stage,
+    curve: Option<&mut Curve>,
+    body: &[u8],
+) -> Result<Option<Item>, ZmtpError> {
     let (&size, rest) = body.split_first().ok_or(ZmtpError::Malformed)?;
     let (name, data) = rest.split_at_checked(usize::from(size)).ok_or(ZmtpError::Malformed)?;
-    match (name, *stage) {
-        (b"READY", Stage::Handshake) => {
+    match (name, *stage, curve) {
+        (b"WELCOME", Stage::Welcome, Some(curve)) => {
+            let mut answer = Vec::new();
+            encode_frame(&mut answer, COMMAND, &curve.initiate(body)?);
+            *stage = Stage::Ready;
+            Ok(Some(Item::Answer(answer)))
+        }
+        (b"READY", Stage::Ready, curve) => {
+            curve.map_or(Ok(()), |curve| curve.take_ready(body))?;
             *stage = Stage::Traffic;
             Ok(Some(Item::Ready))
         }
-        (b"ERROR", Stage::Handshake) => {
-            let reason = String::from_utf8_lossy(data.get(1..).unwrap_or_default());
-            Err(ZmtpError::Refused(reason.into_owned()))
+        (b"ERROR", Stage::Welcome | Stage::Ready, _) => {
+            match data.get(1..).unwrap_or_default() {
+                // A status of ZAP, RFC 27: the client is not let in.
+                b"400" => Err(ZmtpError::NotLetIn),
+                reason => Err(ZmtpError::Refused(String::from_utf8_lossy(reason).into_owned())),
+            }
         }
-        (b"PING", Stage::Traffic) => {
+        (b"PING", Stage::Traffic, curve) => {
             // Two bytes say for how long; the context behind them has 16 bytes at most.
             let context = data.get(2..).ok_or(ZmtpError::Malformed)?;
-            Ok(Some(Item::Ping(context[..context.len().min(16)].to_vec())))
+            let pong = [b"\x04PONG".as_slice(), &context[..context.len().min(16)]].concat();
+            let mut answer = Vec::new();
+            match curve {
+                Some(curve) => encode_frame(&mut answer, 0, &curve.seal(SEALED_COMMAND, &pong)),
+                None => encode_frame(&mut answer, COMMAND, &pong),
+            }
+            Ok(Some(Item::Answer(answer)))
         }
-        (_, Stage::Traffic) => Ok(None),
+        (_, Stage::Traffic, _) => Ok(None),
         _ => Err(ZmtpError::Malformed),
     }
 }

@@ -106,7 +106,8 @@ def test_a_server_for_other_hosts_has_to_be_wanted(
 ) -> None:
     refused = (
         "zmqlocker: url tcp://*:0 is open to other hosts, without encryption and authentication: "
-        "serve tcp://127.0.0.1:PORT or an ipc:// path, or say --bind-anyway\n"
+        "give --curve-key and --clients, serve tcp://127.0.0.1:PORT or an ipc:// path, or say "
+        "--bind-anyway\n"
     )
     assert zmqlocker("serve", "--url=tcp://*:0") == (2, "", refused)
     assert zmqlocker("serve", ZMQLOCKER_URL="tcp://*:0") == (2, "", refused)

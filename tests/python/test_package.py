@@ -20,6 +20,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 
 def test_the_exported_names_are_these() -> None:
     assert zmqlocker.__all__ == [
+        "AuthError",
         "Block",
         "BoundExceeded",
         "ClientInfo",
@@ -74,9 +75,10 @@ def test_the_signatures_are_those_of_the_first_design() -> None:
     signatures = {
         "Locker": "(max_requests=1, in_seconds=1.0)",
         "LockerServer": "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', "
-        "*, limits=None, config=None, block=True, patience=0.0, data_dir=None)",
+        "*, limits=None, config=None, block=True, patience=0.0, data_dir=None, "
+            "bounds=None, curve_key=None, clients=None)",
         "LockerClient": "(url='tcp://localhost:7777', *, name='', timeout=Ellipsis, "
-        "on_failure='raise', share=None)",
+        "on_failure='raise', share=None, server_key=None, key_file=None)",
     }
     for name, signature in signatures.items():
         assert str(inspect.signature(getattr(zmqlocker, name))) == signature

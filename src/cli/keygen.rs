@@ -1,0 +1,31 @@
+//! `zmqlocker keygen`: makes a key for a server or a client.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::{Failure, Status};
+use crate::net::{new_keys, write_keys};
+
+/// Make a secret key, and a public key beside it.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The secret key is for its owner alone: a server's goes to `serve --curve-key`, a \
+                  client's to `--key-file`. The public key is for the others: a server's goes to \
+                  `--server-key`, a client's into the file of `serve --clients`."
+)]
+pub(super) struct Keygen {
+    /// The file of the secret key, with mode 0600. The public key goes into PATH.pub. A file that
+    /// is there already is never written over.
+    path: PathBuf,
+}
+
+impl Keygen {
+    pub(super) fn run(&self) -> Result<Status, Failure> {
+        let keys = new_keys()?;
+        let public = write_keys(&self.path, &keys)?;
+        writeln!(io::stdout(), "{}  {}", keys.public(), public.display())?;
+        Ok(Status::Done)
+    }
+}
