@@ -1,5 +1,6 @@
 //! Golden bytes, and what becomes of bytes that nobody should send.
 
+mod curve;
 mod golden;
 mod looks;
 mod replies;
