@@ -1,5 +1,6 @@
 //! A client's side of our protocol: laws of what it says and believes, without a server.
 
+mod denial;
 mod lease;
 mod link;
 mod locks;

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use zmqlocker::engine::{Code, GrantId, Hold, Input, Reply, Request, RequestId, SessionId, Wait};
 
-use crate::{Desk, SECOND, START, acquire, code};
+use crate::{Desk, SECOND, START, acquire, code, wait_for};
 
 const TTL: u64 = SECOND;
 
@@ -232,4 +232,27 @@ fn a_hello_keeps_no_lease_whose_time_is_over() {
     assert!(desk.lease(other, "k", SECOND).is_some());
     let reply = desk.ask(holder, &Request::Release { grant });
     assert_eq!(code(&reply), Some(Code::NotHeld));
+}
+
+#[test]
+fn who_is_barred_waits_no_more_and_what_it_holds_runs_out() {
+    let mut desk = Desk::new(&[("full", &["1/h"])], &["1 at once"]);
+    let (barred, other) = (desk.greet(1), desk.greet(2));
+    assert!(desk.lease(barred, "k", TTL).is_some());
+    assert!(desk.try_acquire(barred, &[("full", 1)]).allowed);
+    let (first, second) = (
+        desk.send(barred, &wait_for(&[("full", 1)], 7200 * SECOND)),
+        desk.send(other, &wait_for(&[("full", 1)], 7200 * SECOND)),
+    );
+    desk.handle(Input::Bar(barred));
+    assert_eq!(code(desk.answer(barred, first).unwrap().1), Some(Code::Auth));
+    assert_eq!(desk.answer(other, second), None);
+    assert_eq!(desk.machine.tally().waiting, 1);
+    // It still believes that it holds what it held.
+    desk.advance(length(TTL) - 1);
+    assert!(desk.lease(other, "k", TTL).is_none());
+    desk.advance(2);
+    assert!(desk.lease(other, "k", TTL).is_some());
+    desk.handle(Input::Bar(barred));
+    assert_eq!(desk.answers(barred, first), 1);
 }

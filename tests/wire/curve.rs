@@ -238,7 +238,7 @@ fn strangers_are_told_apart() {
         ([said.clone(), frame(0, b"go")].concat(), ZmtpError::Malformed),
         ([said.clone(), frame(4, b"\x04PING\0\x01abc")].concat(), ZmtpError::Malformed),
         ([said.clone(), flagged].concat(), ZmtpError::Malformed),
-        ([said.clone(), frame(0, &[0; BYTES_MAX + OVERHEAD_BYTES + 1])].concat(), ZmtpError::Size),
+        ([said, frame(0, &vec![0; BYTES_MAX + OVERHEAD_BYTES + 1])].concat(), ZmtpError::Size),
     ];
     for (bytes, error) in cases {
         for size in [1, 7, bytes.len()] {
