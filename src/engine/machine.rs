@@ -126,7 +126,9 @@ impl<E> Machine<E> {
             Input::Cancel(session, id) => self.cancel(now, session, id),
             Input::Bye(session) => self.end(now, session),
             Input::Lost(session, requests) => self.lose(now, session, requests),
-            Input::Bar(session) => self.bar(now, session),
+            Input::Bar(session) => {
+                self.refuse_waits(now, session, Code::Auth, "this client is not let in any more");
+            }
             Input::Rules(rules) => self.gate.set_rules(now, rules),
             Input::Tick => {}
             Input::Close => {
@@ -355,14 +357,6 @@ impl<E> Machine<E> {
         self.sessions.remove(id);
     }
 
-    fn bar(&mut self, now: Timestamp, id: SessionId) {
-        for request in self.drop_waits(now, id) {
-            let message = "this client is not let in any more".to_owned();
-            let problem = Problem { code: Code::Auth, message };
-            self.answer(id, request, Reply::Refuse(problem), Charges::new());
-        }
-    }
-
     fn hear(&mut self, now: Timestamp, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.heard_at = now;
@@ -377,18 +371,22 @@ impl<E> Machine<E> {
             if session.waiting == 0 && !self.gate.has_leases(id) {
                 return self.end(now, id);
             }
-            for request in self.drop_waits(now, id) {
-                let message = "nothing was heard of the client for 2 s, so it has lost its place \
-                               in the queue: ask again";
-                let problem = Problem { code: Code::Forgotten, message: message.to_owned() };
-                self.answer(id, request, Reply::Refuse(problem), Charges::new());
-            }
+            let message = "nothing was heard of the client for 2 s, so it has lost its place in \
+                           the queue: ask again";
+            self.refuse_waits(now, id, Code::Forgotten, message);
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
         // Leases end by timers of their own; the session is looked at again later.
         let silent_at = session.silent_at();
         session.due_at = if silent_at > now { silent_at } else { now + Duration::from_secs(1) };
         self.gate.timers.set(session.due_at, Timer::Session(id));
+    }
+
+    fn refuse_waits(&mut self, now: Timestamp, id: SessionId, code: Code, message: &str) {
+        for request in self.drop_waits(now, id) {
+            let problem = Problem { code, message: message.to_owned() };
+            self.answer(id, request, Reply::Refuse(problem), Charges::new());
+        }
     }
 
     /// Takes all requests of a session out of their queues.
