@@ -1,10 +1,11 @@
 //! `zmqlocker keygen`: makes a key for a server or a client.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::client::print;
+use crate::cli::json::{Object, document};
 use crate::cli::{Failure, Status};
 use crate::net::{new_keys, write_keys};
 
@@ -19,13 +20,22 @@ pub(super) struct Keygen {
     /// The file of the secret key, with mode 0600. The public key goes into PATH.pub. A file that
     /// is there already is never written over.
     path: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Keygen {
     pub(super) fn run(&self) -> Result<Status, Failure> {
         let keys = new_keys()?;
         let public = write_keys(&self.path, &keys)?;
-        writeln!(io::stdout(), "{}  {}", keys.public(), public.display())?;
+        let (key, file) = (keys.public().to_string(), public.display().to_string());
+        print(&if self.json {
+            let object = Object::new().with("public_key", &key).with("public_key_file", &file);
+            document(&object) + "\n"
+        } else {
+            format!("{key}  {file}\n")
+        })?;
         Ok(Status::Done)
     }
 }

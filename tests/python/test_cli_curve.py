@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -44,8 +45,9 @@ def test_a_secret_is_for_its_owner_and_the_public_key_for_all(tmp_path: Path) ->
         f'public_key = "{re.escape(key)}"\nsecret_key = "[^"]{{40}}"\n',
         secret.read_text(),
     )
-    other = zmqlocker("keygen", str(tmp_path / "b.key"))[1].split()[0]
-    assert other != key
+    other = json.loads(zmqlocker("keygen", "--json", str(tmp_path / "b.key"))[1])
+    assert other == {"public_key": other["public_key"], "public_key_file": f"{tmp_path}/b.key.pub"}
+    assert other["public_key"] != key
 
 
 @pytest.mark.parametrize("there", ["a.key", "a.key.pub"])
