@@ -13,7 +13,13 @@ import pytest
 import zmq
 from conftest import PATIENCE, wait_until
 from keys import KeyRing
-from zmqlocker import AuthError, ConfigError, LockerClient, LockerServer, ServerUnavailable
+from zmqlocker import (
+    AuthError,
+    ConfigError,
+    LockerClient,
+    LockerServer,
+    ServerUnavailable,
+)
 from zmqlocker.asyncio import LockerClient as AsyncClient
 
 if TYPE_CHECKING:
@@ -412,3 +418,45 @@ def test_a_client_of_another_key_cannot_go_on_with_a_session(ring: KeyRing, work
             dealer.close(0)
         assert b"another key has" in heard[1]
         assert heard[0] == heard[2]
+
+
+def test_rights_are_by_key_and_what_is_shown_is_by_rights(ring: KeyRing) -> None:
+    worker, operator = ring.key("worker"), ring.key("operator")
+    ring.let_in((worker, "a:* b", ""), (operator, "", "a:* c"))
+    with (
+        ring.serve() as server,
+        LockerClient(server.url, timeout=PATIENCE, **worker.client(ring.server)) as uses,
+        LockerClient(server.url, timeout=PATIENCE, **operator.client(ring.server)) as administers,
+    ):
+        refusals: list[tuple[Callable[[], object], str]] = [
+            (lambda: uses.try_acquire("c"), "use the key 'c'"),
+            (lambda: uses.acquire({"a:1": 1, "c": 1}), "use the key 'c'"),
+            (lambda: uses.lock("b:1").acquire(), "use the key 'b:1'"),
+            (lambda: uses.lock(["a:1", "c"]).acquire(), "use the key 'c'"),
+            (lambda: uses.freeze("c", 1.0), "use the key 'c'"),
+            (lambda: uses.block("c").try_acquire(), "use the key 'c'"),
+            (lambda: uses.peek("c"), "look at the key 'c'"),
+            (lambda: uses.reset("a:1"), "administer the key 'a:1'"),
+            (lambda: uses.set_limits("a:1", ["9/s"]), "administer the key 'a:1'"),
+            (lambda: uses.break_lock("a:1"), "administer the key 'a:1'"),
+            (uses.clients, "see others"),
+            (lambda: administers.try_acquire("a:1"), "use the key 'a:1'"),
+            (lambda: administers.reset("b"), "administer the key 'b'"),
+        ]
+        for call, what in refusals:
+            with pytest.raises(AuthError) as caught:
+                call()
+            assert f"this client has no right to {what}".replace("'", '"') in str(caught.value)
+        assert server.stats()["denied"] == len(refusals)
+        first, second = uses.lock("a:1").acquire(), uses.lock("b").acquire()
+        assert uses.try_acquire("a:2", 3).allowed
+        assert [lock.key for lock in uses.locks()] == ["a:1", "b"]
+        assert [lock.key for lock in administers.locks()] == ["a:1"]
+        assert {key.key for key in administers.busy_keys()} <= {"a:1", "a:2"}
+        assert administers.server_status().security == "curve"
+        assert len(administers.clients()) == 2
+        administers.reset("a:2")
+        assert uses.peek("a:2").remaining == 1000
+        administers.break_lock("a:1")
+        wait_until(lambda: first.lost)
+        second.release()
