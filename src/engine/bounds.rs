@@ -59,6 +59,8 @@ bounds! {
     answers_max = 2_000_000;
     /// Answers that are kept for one client.
     client_answers_max = 65_536;
+    /// Rules whose keys metrics tell apart; those beyond are counted together.
+    patterns_max = 100;
 }
 
 /// Some of the bounds, as a file or a caller gives them.

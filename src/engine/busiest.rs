@@ -19,6 +19,10 @@ const ONE: u64 = 1000;
 /// How often the rates fade.
 const FADE: Duration = Duration::from_secs(1);
 
+/// For so long the order of the busiest is taken to be what it was: whoever asks again and again
+/// has them sorted no more often.
+const ORDER_LASTS: Duration = Duration::from_millis(10);
+
 /// After so many times nothing is left of any rate.
 const FADES_MAX: u128 = 200;
 
@@ -71,6 +75,9 @@ pub(super) struct Busiest {
     /// Whose counter is wanted next.
     hand: usize,
     fades_at: Timestamp,
+    /// The places of the counters, the busiest first, as they were at an instant.
+    order: Vec<u16>,
+    ordered_at: Timestamp,
 }
 
 impl Busiest {
@@ -124,10 +131,20 @@ impl Busiest {
     /// Those that `is_there`, the busiest first.
     pub(super) fn ranked(&mut self, now: Timestamp, is_there: impl Fn(KeyId) -> bool) -> Vec<Busy> {
         self.fade(now);
-        let mut ranked: Vec<_> =
-            self.all.iter().filter(|busy| is_there(busy.key)).copied().collect();
-        let total = |busy: &Busy| busy.allowed.saturating_add(busy.refused);
-        ranked.sort_by_key(|busy| std::cmp::Reverse((busy.rank(), total(busy), busy.key)));
-        ranked
+        if self.order.len() != self.all.len() || now.since(self.ordered_at) >= ORDER_LASTS {
+            self.sort(now);
+        }
+        let ranked = self.order.iter().filter_map(|place| self.all.get(usize::from(*place)));
+        ranked.filter(|busy| is_there(busy.key)).copied().collect()
+    }
+
+    fn sort(&mut self, now: Timestamp) {
+        let rank = |place: &u16| {
+            let busy = &self.all[usize::from(*place)];
+            (busy.rank(), busy.allowed.saturating_add(busy.refused), busy.key)
+        };
+        let mut order: Vec<_> = (0..=u16::MAX).take(self.all.len()).collect();
+        order.sort_by_key(|place| std::cmp::Reverse(rank(place)));
+        (self.order, self.ordered_at) = (order, now);
     }
 }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use crate::engine::event::Tally;
 use crate::engine::lock::LockPage;
 use crate::engine::machine::Machine;
+use crate::engine::measure::Measures;
 use crate::engine::request::{Reply, Request};
-use crate::engine::session::SESSIONS_A_PAGE;
-use crate::engine::status::{ClientPage, ClientRow, KeyPage, KeyRow, ServerFacts, ServerStatus};
+use crate::engine::session::{ClientInfo, SESSIONS_A_PAGE, SessionId};
+use crate::engine::status::{
+    ClientPage, ClientRow, Happening, KeyPage, KeyRow, ServerFacts, ServerStatus,
+};
 use crate::engine::table::Space;
 use crate::time::Timestamp;
 
@@ -26,6 +30,47 @@ impl<E> Machine<E> {
             Request::Locks { from } => Reply::Locks(self.locks(now, *from, PAGE_BYTES)),
             _ => return None,
         })
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally {
+            waiting: self.gate.waiting(),
+            keys: self.gate.keys(),
+            leases: self.gate.grants.len(),
+            sessions: self.sessions.len(),
+            ..self.tally
+        }
+    }
+
+    /// How long requests wait that leave it to the server.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.gate.patience()
+    }
+
+    /// Whether there is such a session.
+    #[must_use]
+    pub fn knows(&self, session: SessionId) -> bool {
+        self.sessions.get(session).is_some()
+    }
+
+    /// Who the client of a session says that it is.
+    #[must_use]
+    pub fn client(&self, session: SessionId) -> Option<&ClientInfo> {
+        self.sessions.get(session).map(|session| &session.client)
+    }
+
+    /// What was measured so far.
+    #[must_use]
+    pub const fn measures(&self) -> &Measures {
+        self.gate.measures()
+    }
+
+    /// The next thing that happened to a client. Of what nobody looks at, only the last is kept.
+    pub fn poll_happening(&mut self) -> Option<Happening> {
+        self.happenings.pop()
     }
 
     /// What is done and was done, without what only the shell knows.

@@ -20,6 +20,7 @@ use crate::engine::key::Key;
 use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
 use crate::engine::rules::Rules;
 use crate::engine::session::{ClientInfo, SessionId, SessionName, Sessions};
+use crate::engine::status::{Happening, Happenings};
 use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
@@ -62,7 +63,8 @@ pub struct Machine<E> {
     pub(super) gate: Gate<Asker<E>>,
     pub(super) sessions: Sessions,
     pub(super) outputs: VecDeque<Output<E>>,
-    tally: Tally,
+    pub(super) tally: Tally,
+    pub(super) happenings: Happenings,
     closing: bool,
 }
 
@@ -84,6 +86,7 @@ impl<E> Machine<E> {
             sessions: Sessions::new(&bounds),
             outputs: VecDeque::new(),
             tally: Tally::default(),
+            happenings: Happenings::default(),
             closing: false,
         }
     }
@@ -148,36 +151,6 @@ impl<E> Machine<E> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.gate.timers.next()
-    }
-
-    /// What was counted so far.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        Tally {
-            waiting: self.gate.waiting(),
-            keys: self.gate.keys(),
-            leases: self.gate.grants.len(),
-            sessions: self.sessions.len(),
-            ..self.tally
-        }
-    }
-
-    /// How long requests wait that leave it to the server.
-    #[must_use]
-    pub const fn patience(&self) -> Duration {
-        self.gate.patience()
-    }
-
-    /// Whether there is such a session.
-    #[must_use]
-    pub fn knows(&self, session: SessionId) -> bool {
-        self.sessions.get(session).is_some()
-    }
-
-    /// Who the client of a session says that it is.
-    #[must_use]
-    pub fn client(&self, session: SessionId) -> Option<&ClientInfo> {
-        self.sessions.get(session).map(|session| &session.client)
     }
 
     fn run_timers(&mut self, now: Timestamp) {
@@ -309,7 +282,7 @@ impl<E> Machine<E> {
             before
         });
         match cancelled.flatten() {
-            Some(Asked::Waiting(waiter)) => drop(self.gate.leave(now, waiter)),
+            Some(Asked::Waiting(waiter)) => self.gate.withdraw(now, &[waiter]),
             Some(Asked::Answered(reply, charges)) => self.take_back(now, &reply, &charges),
             Some(Asked::Cancelled) | None => {}
         }
@@ -354,7 +327,9 @@ impl<E> Machine<E> {
     fn end(&mut self, now: Timestamp, id: SessionId) {
         self.drop_waits(now, id);
         self.gate.abandon(now, id);
-        self.sessions.remove(id);
+        if let Some(session) = self.sessions.remove(id) {
+            self.happenings.push(Happening::Left(session.client));
+        }
     }
 
     fn hear(&mut self, now: Timestamp, id: SessionId) {
@@ -402,7 +377,7 @@ impl<E> Machine<E> {
                 *asked = Asked::Cancelled;
             }
         }
-        self.gate.leave_together(now, &waiters);
+        self.gate.withdraw(now, &waiters);
         dropped
     }
 
@@ -443,8 +418,10 @@ impl<E> Machine<E> {
                     self.outputs.push_back(Output::Numbers { number, up_to });
                 }
                 Said::Deadlock { to, cycle } => self.refuse_deadlock(&to, &cycle),
-                Said::Broken { owner, grant } => {
+                Said::Broken { owner, grant, key } => {
                     if let Some(session) = self.sessions.get_mut(owner) {
+                        let holder = session.client.clone();
+                        self.happenings.push(Happening::Broken { key, holder });
                         session.lost.push(grant);
                         self.tell_losses(owner);
                     }

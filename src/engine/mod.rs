@@ -13,6 +13,7 @@ mod limit;
 mod lock;
 mod look;
 mod machine;
+mod measure;
 mod record;
 mod request;
 mod rules;
@@ -30,9 +31,10 @@ pub use key::Key;
 pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
 pub use lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape, Term};
 pub use machine::Machine;
+pub use measure::{Ending, Histogram, Measures, PatternCounts};
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };
 pub use rules::{Limits, Pattern, Rules};
 pub use session::{ClientInfo, SESSION_SILENCE_MAX, SessionId, SessionName, WAITER_SILENCE_MAX};
-pub use status::{ClientPage, ClientRow, KeyPage, KeyRow, ServerFacts, ServerStatus};
+pub use status::{ClientPage, ClientRow, Happening, KeyPage, KeyRow, ServerFacts, ServerStatus};

@@ -193,6 +193,16 @@ impl Rules {
         self.named(key).or(rest.map(|(_, limits)| limits)).or(self.others.as_ref())
     }
 
+    /// The name or the pattern by which a key has its limits; `*` if it is one of all others.
+    pub(super) fn pattern(&self, key: Key<'_>) -> Option<&str> {
+        if let Some((name, _)) = self.names.get_key_value(key.as_str()) {
+            return Some(name);
+        }
+        let fits = |(pattern, _): &&(Pattern, _)| pattern.fits(key.as_str());
+        let pattern = self.patterns.iter().find(fits).map(|(pattern, _)| &*pattern.0);
+        pattern.or(self.others.as_ref().map(|_| "*"))
+    }
+
     /// The limits of a key that is named, or that fits a pattern of more than stars.
     pub(super) fn named(&self, key: Key<'_>) -> Option<&Arc<Limits>> {
         self.names.get(key.as_str()).or_else(|| {

@@ -231,15 +231,16 @@ impl Sessions {
         })
     }
 
-    pub(super) fn remove(&mut self, id: SessionId) {
-        let Some(session) = self.get(id) else { return };
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.get(id)?;
         let (name, requests) = (session.name, session.requests.len());
         self.requests -= requests;
         self.by_name.remove(&name);
         let (generation, session) = &mut self.slots[id.place()];
         *generation = generation.wrapping_add(1);
-        *session = None;
+        let gone = session.take();
         self.free.push(id.place);
+        gone
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,5 +1,6 @@
 //! What a server tells of itself to those who look at it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,4 +104,38 @@ pub struct ClientRow {
 impl ClientRow {
     /// The most bytes that an address has in a page.
     pub const ADDRESS_BYTES_MAX: usize = 64;
+}
+
+/// Something that happened to a client, for those who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// A client is gone: it said so, or was not heard for too long.
+    Left(ClientInfo),
+    /// A lock was taken from its holder.
+    Broken {
+        /// The lock.
+        key: Box<str>,
+        /// Who held it.
+        holder: ClientInfo,
+    },
+}
+
+/// What happened and nobody has looked at yet: the last of it.
+#[derive(Debug, Default)]
+pub(super) struct Happenings(VecDeque<Happening>);
+
+impl Happenings {
+    /// How many are kept.
+    const MOST: usize = 64;
+
+    pub(super) fn push(&mut self, happening: Happening) {
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(happening);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Happening> {
+        self.0.pop_front()
+    }
 }

@@ -11,6 +11,7 @@ use crate::engine::holders::Holders;
 use crate::engine::key::Key;
 use crate::engine::limit::{Cover, Meter};
 use crate::engine::lock::Shape;
+use crate::engine::measure::PatternId;
 use crate::engine::rules::Limits;
 use crate::engine::waiters::WaiterId;
 use crate::time::Timestamp;
@@ -81,6 +82,8 @@ pub(super) struct KeyState {
     pub(super) holders: Holders,
     /// Where it is counted how busy it is, if it is.
     pub(super) busy: u16,
+    /// Where its answers are counted.
+    pub(super) pattern: PatternId,
     /// What only few keys have at a time.
     pub(super) rest: Option<Box<Rest>>,
 }
@@ -117,7 +120,11 @@ pub(super) struct Rest {
 }
 
 impl KeyState {
-    pub(super) fn new(name: &str, limits: Arc<Limits>, rules_version: u32) -> Self {
+    pub(super) fn new(
+        name: &str,
+        (limits, pattern): (Arc<Limits>, PatternId),
+        rules_version: u32,
+    ) -> Self {
         let (name, meters) = (name.into(), fresh_meters(&limits));
         Self {
             name,
@@ -128,6 +135,7 @@ impl KeyState {
             recorded: None,
             holders: Holders::None,
             busy: u16::MAX,
+            pattern,
             rest: None,
         }
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use zmqlocker::engine::{
-    Bounds, ClientInfo, ClientRow, Code, Input, KeyRow, Reply, Request, RequestId, Wait,
+    Bounds, ClientInfo, ClientRow, Code, Ending, Happening, Hold, Input, KeyRow, Reply, Request,
+    RequestId, Wait,
 };
 use zmqlocker::time::Timestamp;
 
-use crate::{Desk, SECOND, acquire, code, wait_for};
+use crate::locks::M;
+use crate::{Desk, SECOND, acquire, code, key, wait_for};
 
 /// All pages of the busiest keys.
 fn keys(desk: &mut Desk) -> Vec<KeyRow> {
@@ -160,8 +162,7 @@ fn problems_are_counted_and_bounds_among_them() {
     let bounds = Bounds { keys_max: 2, sessions_max: 1, ..Bounds::default() };
     let mut desk = Desk::bounded(&[("a", &["5/s"]), ("b", &["5/s"])], &[], bounds);
     let session = desk.greet(1);
-    let unknown =
-        desk.ask(session, &acquire(&[("c", 1)], Wait::No, zmqlocker::engine::Hold::Spend));
+    let unknown = desk.ask(session, &acquire(&[("c", 1)], Wait::No, Hold::Spend));
     assert_eq!(code(&unknown), Some(Code::Config));
     let now = Timestamp::from_nanos(desk.now);
     assert!(desk.machine.greet(now, [9; 16], ClientInfo::default()).is_err());
@@ -199,4 +200,96 @@ fn all_pages_of_clients_have_each_of_them_once() {
     let mut pids: Vec<_> = rows.iter().map(|row| row.client.pid).filter(|pid| *pid > 0).collect();
     pids.sort_unstable();
     assert_eq!(pids, (1..=200).collect::<Vec<_>>());
+}
+
+/// How often the keys of a pattern ended how, without what never was.
+fn endings(desk: &Desk, is_lock: bool, pattern: &str) -> Vec<(&'static str, u64)> {
+    let patterns = desk.machine.measures().patterns();
+    let found = patterns.iter().find(|it| it.is_lock == is_lock && &*it.pattern == pattern);
+    let counts = Ending::ALL.iter().zip(found.unwrap().counts);
+    counts.map(|((_, word), count)| (*word, count)).filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn every_way_in_which_a_request_ends_is_counted_at_its_pattern() {
+    let mut desk = Desk::new(&[("tenant:*", &["1/s"]), ("api", &["1/s"])], &[]);
+    let session = desk.greet(1);
+    desk.try_acquire(session, &[("tenant:1", 1)]);
+    desk.try_acquire(session, &[("tenant:2", 1)]);
+    desk.try_acquire(session, &[("tenant:2", 1)]);
+    let waits = desk.send(session, &wait_for(&[("tenant:1", 1)], 2 * SECOND));
+    desk.send(session, &wait_for(&[("tenant:1", 1)], SECOND / 2));
+    let cancelled = desk.send(session, &wait_for(&[("tenant:2", 1)], 2 * SECOND));
+    desk.handle(Input::Cancel(session, cancelled));
+    desk.advance(SECOND + SECOND / 2);
+    assert!(desk.granted(session, waits).unwrap().1);
+    let too_much = acquire(&[("tenant:1", 2)], Wait::No, Hold::Spend);
+    assert_eq!(code(&desk.ask(session, &too_much)), Some(Code::CostTooLarge));
+    let unknown = acquire(&[("unknown", 1)], Wait::No, Hold::Spend);
+    assert_eq!(code(&desk.ask(session, &unknown)), Some(Code::Config));
+    assert_eq!(desk.block(session, "api", 5).permits, 1);
+    let expected = [
+        ("allowed", 2),
+        ("waited", 1),
+        ("refused", 1),
+        ("timed_out", 1),
+        ("cancelled", 1),
+        ("error", 1),
+    ];
+    assert_eq!(endings(&desk, false, "tenant:*"), expected);
+    assert_eq!(endings(&desk, false, "api"), [("lent", 1)]);
+    assert_eq!(endings(&desk, false, "(none)"), [("error", 1)]);
+    let [limits, locks] = desk.machine.measures().waits();
+    assert_eq!((limits.count(), locks.count()), (1, 0));
+    assert!((900_000_000..1_100_000_000).contains(&limits.sum()), "{}", limits.sum());
+}
+
+#[test]
+fn how_long_a_lock_was_held_is_known_when_it_is_over() {
+    let mut desk = Desk::new(&[], &[]);
+    let [one, two] = [1, 2].map(|name| desk.greet(name));
+    let held = desk.take(one, 0, &[("k", M)]).unwrap();
+    desk.advance(SECOND / 4);
+    desk.wait(two, 0, &[("k", M)]);
+    desk.advance(SECOND / 4);
+    desk.release(one, held);
+    let measures = desk.machine.measures();
+    let ([_, waits], [_, holds]) = (measures.waits(), measures.holds());
+    assert_eq!((waits.count(), waits.sum()), (1, u128::from(SECOND / 4)));
+    assert_eq!((holds.count(), holds.sum()), (1, u128::from(SECOND / 2)));
+    assert_eq!(endings(&desk, true, "*"), [("allowed", 1), ("waited", 1)]);
+}
+
+#[test]
+fn beyond_the_bound_patterns_are_counted_together_and_other_rules_count_anew() {
+    let bounds = Bounds { patterns_max: 1, ..Bounds::default() };
+    let mut desk = Desk::bounded(&[("a", &["9/s"])], &["9/s"], bounds);
+    let session = desk.greet(1);
+    for name in ["a", "b", "c"] {
+        desk.try_acquire(session, &[(name, 1)]);
+    }
+    // The key that the seed's clients ask for was there first, as one of all others.
+    assert_eq!(endings(&desk, false, "*"), [("allowed", 2)]);
+    assert_eq!(endings(&desk, false, "(more)"), [("allowed", 1)]);
+    desk.handle(Input::Rules(crate::rules(&[], &["9/s"])));
+    desk.try_acquire(session, &[("a", 1)]);
+    assert_eq!(endings(&desk, false, "*"), [("allowed", 3)]);
+}
+
+#[test]
+fn what_happened_to_clients_is_told_once_and_only_the_last_is_kept() {
+    let mut desk = Desk::new(&[], &[]);
+    let [one, two] = [1, 2].map(|name| desk.greet(name));
+    desk.take(one, 0, &[("k", M)]).unwrap();
+    desk.ask(two, &Request::Break { key: key("k"), grant: None });
+    let (key, holder) = ("k".into(), ClientInfo::default());
+    assert_eq!(desk.machine.poll_happening(), Some(Happening::Broken { key, holder }));
+    desk.handle(Input::Bye(two));
+    assert_eq!(desk.machine.poll_happening(), Some(Happening::Left(ClientInfo::default())));
+    assert_eq!(desk.machine.poll_happening(), None);
+    for name in 0..200 {
+        let session = desk.greet(name);
+        desk.handle(Input::Bye(session));
+    }
+    assert_eq!(std::iter::from_fn(|| desk.machine.poll_happening()).count(), 64);
 }

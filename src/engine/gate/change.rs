@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Gate;
 use crate::engine::key::Key;
 use crate::engine::limit::{Kind, Meter};
+use crate::engine::measure::PatternId;
 use crate::engine::request::{Code, Problem, Reply};
 use crate::engine::rules::Limits;
 use crate::engine::table::{KeyId, Meters, Space, fresh_meters};
@@ -58,7 +59,7 @@ impl<A> Gate<A> {
         let id = match (self.rules.find(key), self.table.find(Space::Limits, key)) {
             (None, Some(id)) => id,
             // A key that no rule knows gets its limits here.
-            (None, None) => self.add(now, key, Arc::new(limits.clone()), &[])?,
+            (None, None) => self.add(now, key, (Arc::new(limits.clone()), PatternId::NONE), &[])?,
             (Some(_), _) => self.find_or_add(now, key, &[])?,
         };
         let Some(state) = self.table.get_mut(id) else { return Ok(Reply::Done) };
@@ -87,11 +88,10 @@ impl<A> Gate<A> {
         }
         let name = state.name.clone();
         let Ok(key) = Key::parse(&name) else { return Ok(()) };
-        let found = self.limits_of(key).cloned();
-        match found {
-            Ok(limits) => {
+        match self.rule_of(key) {
+            Ok((limits, pattern)) => {
                 if let Some(state) = self.table.get_mut(id) {
-                    state.rules_version = self.rules_version;
+                    (state.rules_version, state.pattern) = (self.rules_version, pattern);
                 }
                 self.change_limits(now, id, limits);
                 Ok(())

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::{Gate, Said};
 use crate::engine::grant::{Grant, GrantKind};
+use crate::engine::measure::Ending;
 use crate::engine::request::GrantId;
 use crate::engine::session::SessionId;
 use crate::engine::table::{KeyId, Space};
@@ -99,6 +100,7 @@ impl<A> Gate<A> {
         let first = said.iter().position(|(waiter, ..)| *waiter == youngest).unwrap_or(0);
         said.rotate_left(first);
         if let Some(waiter) = self.leave(now, youngest) {
+            self.measures.count(self.pattern_of(&waiter.ask.parts), Ending::Failed, 1);
             let cycle = said.into_iter().map(|(_, owner, key)| (owner, key)).collect();
             self.said.push_back(Said::Deadlock { to: waiter.ask.asker, cycle });
         }

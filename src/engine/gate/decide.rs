@@ -127,8 +127,8 @@ impl<A> Gate<A> {
         self.table.get(key).is_some_and(|other| std::ptr::eq(other, state))
     }
 
-    /// Grants a request that can be granted, and says so.
-    pub(super) fn grant(&mut self, now: Timestamp, ask: Ask<A>) {
+    /// Grants a request that can be granted, and says so. If it waited, it did so since an instant.
+    pub(super) fn grant(&mut self, now: Timestamp, ask: Ask<A>, since: Option<Timestamp>) {
         let Ask { asker, owner, parts, hold, actor } = ask;
         let parts = &parts;
         // A lease of what has no concurrency limit is spent: there is nothing to give back.
@@ -141,11 +141,11 @@ impl<A> Gate<A> {
         };
         let keeper = owner.filter(|_| holds);
         if let Some(Err(problem)) = keeper.map(|owner| self.room_for_grant(owner)) {
-            return self.reply(asker, Reply::Refuse(problem));
+            return self.fail(asker, self.pattern_of(parts), problem);
         }
         let mut charges: Charges =
             parts.iter().filter_map(|(key, cost)| self.charge(now, *key, *cost)).collect();
-        self.count_allowed(now, parts);
+        self.count_allowed(now, parts, since);
         let mut decision = self.approval(now, parts);
         if let Some(owner) = keeper {
             let kind = match hold {
@@ -164,10 +164,6 @@ impl<A> Gate<A> {
             }
         }
         self.said.push_back(Said::Reply { to: asker, reply: Reply::Decision(decision), charges });
-    }
-
-    fn is_lock(&self, key: KeyId) -> bool {
-        self.table.get(key).is_some_and(|state| state.space() == Space::Locks)
     }
 
     /// Counts the permits of one key.

@@ -12,6 +12,7 @@ use super::{Gate, Said, Whose};
 use crate::engine::grant::{Charge, Charges, Grant, GrantKind, Lent, Taken};
 use crate::engine::key::Key;
 use crate::engine::limit::Claim;
+use crate::engine::measure::Ending;
 use crate::engine::request::{Block, Code, Cost, Decision, GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
 use crate::engine::table::KeyId;
@@ -41,7 +42,7 @@ impl<A> Gate<A> {
         let lent = if verdict.at <= now { self.claim(now, id, wanted.permits()) } else { None };
         let Some((claims, permits, valid_for)) = lent else {
             let decision = self.refusal(now, &one, &verdict);
-            self.count_refused(now, id);
+            self.count_refused(now, id, Ending::Refused);
             let none = Block { permits: 0, valid_for: Duration::ZERO, grant: None, decision };
             return Ok(Reply::Block(none));
         };
@@ -54,7 +55,7 @@ impl<A> Gate<A> {
         let taken = Taken::new(Charges::from_elem(charge, 1));
         let grant = self.number_next();
         self.hold(now, grant, Grant { owner, taken, kind });
-        self.count(now, id, (permits, 0));
+        self.count_lent(now, id, permits);
         let state = self.state_of(now, &one, 0);
         let decision = Decision { allowed: true, retry_after: Some(Duration::ZERO), ..state };
         Ok(Reply::Block(Block { permits, valid_for, grant: Some(grant), decision }))

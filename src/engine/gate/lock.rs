@@ -6,6 +6,7 @@ use super::{Gate, Said};
 use crate::engine::grant::{Charge, Grant, GrantKind, Taken};
 use crate::engine::key::Key;
 use crate::engine::lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape};
+use crate::engine::measure::PatternId;
 use crate::engine::request::{Code, GrantId, Hold, Problem, Reply, Wait};
 use crate::engine::rules::Limits;
 use crate::engine::session::{ClientInfo, SessionId, Sessions};
@@ -35,7 +36,7 @@ impl<A> Gate<A> {
                 self.admit(now, Ask { asker, owner, actor, parts, hold }, wait)
             }
             Err(problem) => {
-                self.reply(asker, Reply::Refuse(problem));
+                self.fail(asker, PatternId::LOCKS, problem);
                 None
             }
         }
@@ -53,9 +54,10 @@ impl<A> Gate<A> {
         }
         let mut parts = Parts::with_capacity(locks.parts().len());
         for (key, mode) in locks.parts() {
+            let rule = || (self.limits_of_lock(mode.shape()), PatternId::LOCKS);
             let id = match self.table.find(Space::Locks, *key) {
                 Some(id) => id,
-                None => self.add(now, *key, self.limits_of_lock(mode.shape()), &parts)?,
+                None => self.add(now, *key, rule(), &parts)?,
             };
             parts.push((id, mode.permits()));
         }
@@ -126,7 +128,8 @@ impl<A> Gate<A> {
         }
         for id in broken {
             if let Some(Grant { owner, .. }) = self.drop_grant(now, id) {
-                self.said.push_back(Said::Broken { owner, grant: id });
+                let key = key.as_str().into();
+                self.said.push_back(Said::Broken { owner, grant: id, key });
             }
         }
         Ok(Reply::Done)

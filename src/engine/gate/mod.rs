@@ -32,6 +32,7 @@ use crate::engine::grant::{Charges, Grants};
 use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::lock::Shape;
+use crate::engine::measure::{Ending, Measures, PatternId};
 use crate::engine::request::{
     Code, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
 };
@@ -61,7 +62,7 @@ pub(super) enum Said<A> {
     /// next.
     Deadlock { to: A, cycle: Vec<(SessionId, Box<str>)> },
     /// An operator took a lease from its holder.
-    Broken { owner: SessionId, grant: GrantId },
+    Broken { owner: SessionId, grant: GrantId, key: Box<str> },
 }
 
 #[derive(Debug)]
@@ -99,6 +100,7 @@ pub(super) struct Gate<A> {
     lock_limits: [Arc<Limits>; 2],
     /// Which keys are asked for most.
     busiest: Busiest,
+    measures: Measures,
     said: VecDeque<Said<A>>,
 }
 
@@ -124,6 +126,7 @@ impl<A> Gate<A> {
             held_most: BTreeMap::new(),
             lock_limits: [Shape::Lock, Shape::RwLock].map(|shape| Arc::new(Limits::of_lock(shape))),
             busiest: Busiest::default(),
+            measures: Measures::new(bounds.patterns_max),
             said: VecDeque::new(),
         }
     }
@@ -250,16 +253,17 @@ impl<A> Gate<A> {
         wait: Wait,
         hold: Hold,
     ) -> Option<(WaiterId, u64)> {
-        let parts = match self.parts(now, demand).and_then(|parts| {
-            self.check(&parts, matches!(hold, Hold::Lease(_)))?;
-            Ok(parts)
-        }) {
+        let parts = match self.parts(now, demand) {
             Ok(parts) => parts,
             Err(problem) => {
-                self.reply(asker, Reply::Refuse(problem));
+                self.fail(asker, PatternId::NONE, problem);
                 return None;
             }
         };
+        if let Err(problem) = self.check(&parts, matches!(hold, Hold::Lease(_))) {
+            self.fail(asker, self.pattern_of(&parts), problem);
+            return None;
+        }
         self.admit(now, Ask { asker, owner, actor: 0, parts, hold }, wait)
     }
 
@@ -268,7 +272,7 @@ impl<A> Gate<A> {
     fn admit(&mut self, now: Timestamp, ask: Ask<A>, wait: Wait) -> Option<(WaiterId, u64)> {
         let verdict = self.verdict(now, &ask.parts, Whose::Newcomer);
         if verdict.at <= now {
-            self.grant(now, ask);
+            self.grant(now, ask, None);
             return None;
         }
         let deadline = match wait {
@@ -281,12 +285,12 @@ impl<A> Gate<A> {
         match deadline {
             None => {
                 let decision = self.refusal(now, &ask.parts, &verdict);
-                self.count_refused(now, ask.parts[verdict.part].0);
+                self.count_refused(now, ask.parts[verdict.part].0, Ending::Refused);
                 self.reply(ask.asker, Reply::Decision(decision));
             }
             Some(deadline) => match self.room_to_wait(&ask.parts) {
                 Ok(()) => return Some(self.enqueue(now, Waiter { ask, since: now, deadline })),
-                Err(problem) => self.reply(ask.asker, Reply::Refuse(problem)),
+                Err(problem) => self.fail(ask.asker, self.pattern_of(&ask.parts), problem),
             },
         }
         None
@@ -328,18 +332,18 @@ impl<A> Gate<A> {
         if let Some(id) = self.table.find(Space::Limits, key) {
             return self.refresh(now, id).map(|()| id);
         }
-        let limits = Arc::clone(self.limits_of(key)?);
-        self.add(now, key, limits, keep)
+        let rule = self.rule_of(key)?;
+        self.add(now, key, rule, keep)
     }
 
     fn add(
         &mut self,
         now: Timestamp,
         key: Key<'_>,
-        limits: Arc<Limits>,
+        rule: (Arc<Limits>, PatternId),
         keep: &[(KeyId, u64)],
     ) -> Result<KeyId, Problem> {
-        let state = KeyState::new(key.as_str(), limits, self.rules_version);
+        let state = KeyState::new(key.as_str(), rule, self.rules_version);
         let added = self.table.add(now, state, keep);
         self.drop_records();
         added.ok_or_else(|| Problem {
@@ -377,6 +381,13 @@ impl<A> Gate<A> {
             return Err(Problem { code: Code::BoundExceeded, message: message.to_owned() });
         }
         Ok(())
+    }
+
+    /// The limits that the rules give to a key, and where its answers are counted.
+    fn rule_of(&mut self, key: Key<'_>) -> Result<(Arc<Limits>, PatternId), Problem> {
+        let limits = Arc::clone(self.limits_of(key)?);
+        let pattern = self.rules.pattern(key).unwrap_or_default();
+        Ok((limits, self.measures.pattern(pattern)))
     }
 
     fn reply(&mut self, to: A, reply: Reply) {

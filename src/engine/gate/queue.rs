@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::deadlock::DEADLOCK_AFTER;
 use super::{Gate, Whose};
+use crate::engine::measure::Ending;
 use crate::engine::request::{Code, Hold, Problem, Reply};
 use crate::engine::table::KeyId;
 use crate::engine::timers::Timer;
@@ -45,10 +46,10 @@ impl<A> Gate<A> {
             while let Some(first) = self.first_of(key) {
                 match self.may_have_it_at(now, first) {
                     Some(at) if at <= now => {
-                        let Some(Waiter { ask, .. }) = self.dequeue(first) else { break };
+                        let Some(Waiter { ask, since, .. }) = self.dequeue(first) else { break };
                         let others = ask.parts.iter().map(|(other, _)| *other);
                         keys.extend(others.filter(|other| *other != key));
-                        self.grant(now, ask);
+                        self.grant(now, ask, Some(since));
                     }
                     Some(at) => {
                         self.wake(key, at);
@@ -92,7 +93,7 @@ impl<A> Gate<A> {
         // It may come as soon as those before it have gone, which nobody can foretell.
         decision.retry_after = decision.retry_after.max(Some(now.next().since(now)));
         if let Some(waiter) = self.leave(now, id) {
-            self.count_refused(now, parts[verdict.part].0);
+            self.count_refused(now, parts[verdict.part].0, Ending::TimedOut);
             self.reply(waiter.ask.asker, Reply::Decision(decision));
         }
     }
@@ -138,7 +139,9 @@ impl<A> Gate<A> {
     /// The service ends: whoever waits is told, in order.
     pub(in crate::engine) fn close(&mut self, now: Timestamp) {
         let ids: Vec<_> = self.waiters.ids().collect();
-        for waiter in self.leave_together(now, &ids) {
+        let gone = self.leave_together(now, &ids);
+        self.count_waiters(&gone, Ending::Cancelled);
+        for waiter in gone {
             let verdict = self.verdict(now, &waiter.ask.parts, Whose::Leaver);
             let decision = self.refusal(now, &waiter.ask.parts, &verdict);
             self.reply(waiter.ask.asker, Reply::Decision(decision));
@@ -158,7 +161,9 @@ impl<A> Gate<A> {
             Some((*id, self.check(&ask.parts, is_lease).err()?))
         };
         let (ids, problems): (Vec<_>, Vec<_>) = queue.iter().filter_map(problem_of).unzip();
-        for (waiter, problem) in self.leave_together(now, &ids).into_iter().zip(problems) {
+        let gone = self.leave_together(now, &ids);
+        self.count_waiters(&gone, Ending::Failed);
+        for (waiter, problem) in gone.into_iter().zip(problems) {
             self.reply(waiter.ask.asker, Reply::Refuse(problem));
         }
         self.serve(now, key);
@@ -168,7 +173,9 @@ impl<A> Gate<A> {
     pub(super) fn dissolve(&mut self, now: Timestamp, key: KeyId) {
         let rest = self.table.get(key).and_then(|state| state.rest.as_ref());
         let queue = rest.map(|rest| rest.queue.iter().copied().collect::<Vec<_>>());
-        for waiter in self.leave_together(now, &queue.unwrap_or_default()) {
+        let gone = self.leave_together(now, &queue.unwrap_or_default());
+        self.count_waiters(&gone, Ending::Failed);
+        for waiter in gone {
             let message = "the key has no limits any more".to_owned();
             let problem = Problem { code: Code::Config, message };
             self.reply(waiter.ask.asker, Reply::Refuse(problem));

@@ -139,6 +139,7 @@ impl<A> Gate<A> {
     /// Forgets a grant; the permits of a lease can be held by others.
     pub(super) fn drop_grant(&mut self, now: Timestamp, id: GrantId) -> Option<Grant> {
         let grant = self.forget_grant(id)?;
+        self.count_held(now, &grant);
         for (key, _) in grant.taken.parts() {
             self.serve(now, key);
         }
