@@ -44,6 +44,18 @@ def serve(limits: str) -> None:
             print(json.dumps(server.stats()), flush=True)
 
 
+def serve_watched(metrics: str) -> None:
+    """Serve one generous limit; with metrics, if it is said where."""
+    from zmqlocker import LockerServer
+
+    rules: dict[str, Any] = {"*": "1000000000/h"}
+    with LockerServer(
+        url="tcp://127.0.0.1:*", limits=rules, metrics=metrics or None, block=False
+    ) as server:
+        print(server.url, server.metrics_url or "", flush=True)
+        sys.stdin.read()
+
+
 def rate(call: Callable[[], int], seconds: float) -> float:
     """How many a second: `call` is called again and again, and says how many it has done."""
     call()
@@ -292,6 +304,7 @@ PROGRAMS: dict[str, Callable[..., Any]] = {
     program.__name__: program
     for program in (
         serve,
+        serve_watched,
         batches,
         redis_batches,
         concurrently,
