@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::access::{Clients, KeyPair};
 use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
+use crate::observe::WatchAddress;
 use crate::wire::curve::Keys;
 use crate::wire::request::NAME_BYTES_MAX;
 
@@ -33,6 +34,8 @@ pub struct ServerConfig {
     pub bounds: Bounds,
     /// The folder in which usage outlives the server; none, and it is forgotten.
     pub data_dir: Option<PathBuf>,
+    /// Where it is watched, if it is.
+    pub metrics: Option<WatchAddress>,
     /// The server's key, and who is let in; none, and all are, without encryption.
     pub security: Option<Security>,
 }
@@ -57,6 +60,7 @@ impl ServerConfig {
             bounds: Bounds::default(),
             data_dir: None,
             security: None,
+            metrics: None,
         }
     }
 }

@@ -9,12 +9,14 @@ pub(crate) use toml::de::{DeTable, DeValue};
 use crate::config::{Span, Url};
 use crate::engine::{Bounds, Limit, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
+use crate::observe::WatchAddress;
 
 /// The keys of a file.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "url",
     "patience",
     "data_dir",
+    "metrics",
     "curve_key",
     "clients",
     "max_requests",
@@ -47,6 +49,8 @@ pub struct FileConfig {
     pub curve_key: Option<PathBuf>,
     /// Which clients are let in.
     pub clients: Option<ClientList>,
+    /// Where it is watched.
+    pub metrics: Option<WatchAddress>,
     /// The limit of each key without a rule.
     pub rate: Option<Rate>,
     /// The rules in the order of the file, each for a key or a pattern; [`Rules::new`] takes them.
@@ -123,6 +127,9 @@ impl Errors {
             }),
             data_dir: self.value(table, "data_dir", |argument, value| {
                 path(argument, "the path of a folder", value)
+            }),
+            metrics: self.value(table, "metrics", |argument, value| {
+                WatchAddress::parse(string(argument, value)?)
             }),
             curve_key: self.value(table, "curve_key", |argument, value| {
                 path(argument, "the path of a file", value)

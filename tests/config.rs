@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use zmqlocker::config::Url;
 use zmqlocker::config_file::{ClientList, FileConfig};
 use zmqlocker::engine::{Bounds, Limits, Rate, SomeBounds};
+use zmqlocker::observe::WatchAddress;
 
 const WHOLE: &str = r#"
 url = "tcp://127.0.0.1:7777"
@@ -14,6 +15,7 @@ patience = 0.2
 data_dir = "/var/lib/zmqlocker"
 curve_key = "/etc/zmqlocker/server.key"
 clients = "/etc/zmqlocker/clients.toml"
+metrics = "127.0.0.1:9464"
 max_requests = 5          # both: the limit of every key without a rule
 in_seconds = 0.8
 
@@ -60,6 +62,7 @@ fn a_file_says_all_that_a_server_can_be_told() {
         FileConfig {
             url: Some(Url::parse("tcp://127.0.0.1:7777").unwrap()),
             patience: Some(Duration::from_millis(200)),
+            metrics: Some(WatchAddress::parse("127.0.0.1:9464").unwrap()),
             data_dir: Some(PathBuf::from("/var/lib/zmqlocker")),
             curve_key: Some(PathBuf::from("/etc/zmqlocker/server.key")),
             clients: Some(ClientList::File(PathBuf::from("/etc/zmqlocker/clients.toml"))),
@@ -100,6 +103,13 @@ fn seconds_may_be_written_without_a_point() {
 }
 
 #[test]
+fn a_place_to_be_watched_reads_as_the_error_says() {
+    let said = problem("metrics = \"x\"");
+    let said = said.strip_prefix("zmqlocker.toml:1:11: metrics must read HOST:PORT").unwrap();
+    assert!(said.ends_with("localhost or *, and PORT a number or *, not \"x\""), "{said}");
+}
+
+#[test]
 fn an_error_has_a_line_a_column_and_a_way_out() {
     for (text, message) in [
         ("url = 7777", "1:7: url must be a string, not a whole number"),
@@ -131,8 +141,8 @@ fn an_error_has_a_line_a_column_and_a_way_out() {
         ("[limts]", "1:2: unknown key \"limts\": did you mean \"limits\"?"),
         (
             "colour = true",
-            "1:1: unknown key \"colour\": there are url, patience, data_dir, curve_key, \
-             clients, max_requests, in_seconds, limits, bounds",
+            "1:1: unknown key \"colour\": there are url, patience, data_dir, metrics, \
+             curve_key, clients, max_requests, in_seconds, limits, bounds",
         ),
         ("[bounds]\nkey_max = 1", "2:1: unknown key \"key_max\": did you mean \"keys_max\"?"),
         ("[bounds]\nkeys_max = 0", "2:12: keys_max must be from 1 to 1000000000, not 0"),

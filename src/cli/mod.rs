@@ -9,7 +9,7 @@ mod check;
 mod client;
 mod demo;
 mod guard;
-mod json;
+use crate::json;
 mod keygen;
 mod keys;
 mod limit;

@@ -15,6 +15,7 @@ use crate::config::{ServerConfig, Span, Url};
 use crate::engine::{Limits, SomeBounds};
 use crate::error::Error;
 use crate::net::{ClientList, Server, ServerSettings};
+use crate::observe::WatchAddress;
 
 const SIGNALS: &str = "\
 SIGTERM and SIGINT stop the server: who waits is told to ask again, and with --data-dir who holds \
@@ -60,6 +61,10 @@ pub(super) struct Serve {
     /// A folder in which usage and locks outlive the server. [default: none]
     #[arg(long, value_name = "FOLDER", env = "ZMQLOCKER_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
+    /// Where to serve metrics for Prometheus and a page for people, such as 127.0.0.1:9464.
+    /// [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", env = "ZMQLOCKER_METRICS", hide_env_values = true)]
+    metrics: Option<String>,
     /// How many of what there may be at a time, such as keys_max=1000; may be given several times.
     /// docs/configuration.md has the names and the defaults.
     #[arg(
@@ -125,6 +130,7 @@ impl Serve {
             limits: Some(limits_by_key(&self.limits)?).filter(|limits| !limits.is_empty()),
             patience: patience.transpose()?,
             data_dir: self.data_dir,
+            metrics: self.metrics.as_deref().map(WatchAddress::parse).transpose()?,
             bounds: some_bounds(&self.bounds)?,
             curve_key: self.curve_key,
             clients: self.clients.map(ClientList::from),

@@ -6,9 +6,11 @@ use crate::access;
 use crate::config::{Security, ServerConfig, Url};
 use crate::engine::{FixedWindow, Rate, Rules};
 use crate::error::Error;
+use crate::net::desk::client_info;
 use crate::net::ledger::Found;
 use crate::net::refusals::Refusals;
 use crate::net::server::ServerStats;
+use crate::net::sight::Reporter;
 use crate::time::Timestamp;
 use crate::wire::request::Hello;
 
@@ -27,6 +29,8 @@ pub(super) struct Journal {
     shadows: Throttle,
     /// Who was turned away.
     pub(super) refusals: Refusals,
+    /// Where those who watch hear of it.
+    pub(super) reporter: Reporter,
 }
 
 impl Journal {
@@ -60,11 +64,17 @@ impl Journal {
             complaints: Throttle::new(now, lines),
             shadows: Throttle::new(now, lines),
             refusals: Refusals::new(now)?,
+            reporter: Reporter::default(),
         })
     }
 
+    /// Whoever watches is told what happens from now on.
+    pub(super) fn report_to(&mut self, reporter: &Reporter) {
+        (self.reporter, self.refusals.reporter) = (reporter.clone(), reporter.clone());
+    }
+
     /// What an earlier run has left.
-    pub(super) fn found(&self, found: Found) {
+    pub(super) fn found(&self, now: Timestamp, found: Found) {
         let Found { kept, unserved, leases, is_unsure } = found;
         let endpoint = &self.endpoint;
         log::info!(
@@ -72,6 +82,8 @@ impl Journal {
             "{endpoint} goes on with {kept} keys and {leases} leases"
         );
         if is_unsure {
+            let text = || "nobody gets a lock for a second: the run before has crashed".to_owned();
+            self.reporter.tell(now, "grace", text);
             log::warn!(
                 target: LOG, event = "unsure";
                 "the run before has ended without a word: its holders may reclaim their locks, and \
@@ -115,6 +127,7 @@ impl Journal {
     ) {
         if let Some(left_out) = self.complaints.pass(now) {
             let client = Client(routing_id, address);
+            self.reporter.tell(now, "bad", || format!("bad message from {client}: {bad}"));
             log::warn!(
                 target: LOG, event = "bad_message", address = address, reason:% = bad,
                 left_out = left_out;
@@ -127,6 +140,8 @@ impl Journal {
         if let Some(left_out) = self.greetings.pass(now) {
             let Hello { name, host, pid, .. } = hello;
             let place = address.unwrap_or("without an address");
+            self.reporter
+                .tell(now, "client", || format!("{} came from {place}", client_info(hello)));
             log::info!(
                 target: LOG, event = "client", client = name, host = host, pid = pid,
                 address = address, left_out = left_out;
@@ -145,8 +160,9 @@ impl Journal {
         }
     }
 
-    pub(super) fn reload(&self, rules: &Rules, clients: Option<&access::Clients>) {
+    pub(super) fn reload(&self, now: Timestamp, rules: &Rules, clients: Option<&access::Clients>) {
         let (rules, endpoint) = (Listed(rules), &self.endpoint);
+        self.reporter.tell(now, "limits", || format!("serving {rules} from now on"));
         log::info!(
             target: LOG, event = "reload", url = endpoint.as_str(), limits:% = rules;
             "serving {rules} from now on at {endpoint}"

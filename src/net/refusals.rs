@@ -6,6 +6,7 @@ use std::fmt;
 use crate::engine::{ClientInfo, Problem, Rate};
 use crate::error::Error;
 use crate::net::journal::{LOG, LeftOut, Throttle};
+use crate::net::sight::Reporter;
 use crate::time::Timestamp;
 
 /// How many bounds are told apart; those beyond share what may be written.
@@ -42,12 +43,15 @@ pub(super) struct Refusals {
     /// By the names of the bounds.
     bounds: BTreeMap<Box<str>, Throttle>,
     strangers: Throttle,
+    /// Where those who watch hear of it.
+    pub(super) reporter: Reporter,
 }
 
 impl Refusals {
     pub(super) fn new(now: Timestamp) -> Result<Self, Error> {
         let lines = Throttle::lines()?;
-        Ok(Self { lines, bounds: BTreeMap::new(), strangers: Throttle::new(now, lines) })
+        let (bounds, strangers) = (BTreeMap::new(), Throttle::new(now, lines));
+        Ok(Self { lines, bounds, strangers, reporter: Reporter::default() })
     }
 
     /// A bound has kept somebody from what it wanted.
@@ -60,6 +64,7 @@ impl Refusals {
         let Some(left_out) = self.bounds.get_mut(bound).and_then(|lines| lines.pass(now)) else {
             return;
         };
+        self.reporter.tell(now, "bound", || format!("refused to {who}: {problem}"));
         log::warn!(
             target: LOG, event = "bound_hit", bound = named, client = who.name(),
             address = who.address, left_out = left_out;
@@ -70,6 +75,8 @@ impl Refusals {
     /// Somebody may not come in, or not do what it wanted: a wrong key, or a right that it lacks.
     pub(super) fn auth_refused(&mut self, now: Timestamp, who: Who<'_>, reason: &dyn fmt::Display) {
         if let Some(left_out) = self.strangers.pass(now) {
+            let text = || format!("not allowed to {who}: {reason}");
+            self.reporter.tell(now, "security", text);
             log::warn!(
                 target: LOG, event = "auth_refused", client = who.name(), address = who.address,
                 reason:% = reason, left_out = left_out;

@@ -21,9 +21,11 @@ use crate::net::desk::Desk;
 use crate::net::guard::Guard;
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
+use crate::net::metrics::{Metrics, MetricsPort};
 use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
+use crate::net::showing::Showing;
 use crate::net::socket::Socket;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use crate::wire::Frames;
 use crate::wire::curve::OVERHEAD_BYTES;
 use crate::wire::seed::BYTES_MAX;
@@ -43,6 +45,7 @@ pub struct Server {
     pid: u32,
     control: Arc<Control>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    metrics: Option<Metrics>,
 }
 
 /// What a server has done since it started.
@@ -100,8 +103,7 @@ impl Server {
 
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
-        let clock = BootClock;
-        let now = clock.now();
+        let now = BootClock.now();
         let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
         let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
         let number = RandomState::new().hash_one(now);
@@ -112,9 +114,10 @@ impl Server {
             machine.number_grants_above(first_number);
             machine.begin_locks(now, true);
         }
-        let journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
+        let mut journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
+        let (metrics, showing) = watch(now, config, &control, &mut journal)?;
         if let Some(found) = found {
-            journal.found(found);
+            journal.found(now, found);
         }
         let service = Service {
             endpoint: endpoint.clone(),
@@ -127,7 +130,8 @@ impl Server {
             awaited: 0,
             sessions_max: config.bounds.sessions_max,
             desk: Desk::default(),
-            clock,
+            showing,
+            clock: BootClock,
             control: Arc::clone(&control),
             message: Frames::default(),
             outbox: Vec::new(),
@@ -142,13 +146,19 @@ impl Server {
             .spawn(move || service.run(context, claim))
             .map_err(|error| Error::system("start a thread", &error))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { endpoint, pid: std::process::id(), control, thread })
+        Ok(Self { endpoint, pid: std::process::id(), control, thread, metrics })
     }
 
     /// The endpoint that is served, with the port that was free in the place of a `*`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Where it is watched: the URL of its page, if it has one.
+    #[must_use]
+    pub fn metrics_url(&self) -> Option<&str> {
+        self.metrics.as_ref().map(|metrics| &*metrics.url)
     }
 
     /// What was done so far.
@@ -165,8 +175,7 @@ impl Server {
         *waiting = Some(Reload { rules: config.rules, clients });
         self.control.reload_waits.store(true, Ordering::Release);
         drop(waiting);
-        // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
-        let _ = self.control.waker.wake();
+        self.control.wake();
     }
 
     /// Tells the log that what was to be taken up is wrong, and that the old holds.
@@ -208,6 +217,9 @@ impl Server {
             let endpoint = &self.endpoint;
             log::error!(target: "zmqlocker", "the server at {endpoint} broke: please report it");
         }
+        if let Some(metrics) = &self.metrics {
+            metrics.join();
+        }
     }
 }
 
@@ -218,6 +230,9 @@ impl Drop for Server {
             // The thread and its descriptors belong to the parent.
             let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner);
             mem::forget(thread.take());
+            if let Some(metrics) = &self.metrics {
+                metrics.forget();
+            }
         }
     }
 }
@@ -226,8 +241,7 @@ impl Stopper {
     /// Tells the server to stop, and does not wait for it.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Release);
-        // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
-        let _ = self.0.waker.wake();
+        self.0.wake();
     }
 }
 
@@ -266,6 +280,12 @@ impl Control {
         }
     }
 
+    /// Has the thread of the server look at what there is to do.
+    pub(super) fn wake(&self) {
+        // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
+        let _ = self.waker.wake();
+    }
+
     pub(super) fn stats(&self) -> ServerStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServerStats {
@@ -300,6 +320,21 @@ impl Counters {
         self.keys.store(tally.keys as u64, Ordering::Relaxed);
         self.clients.store(tally.sessions as u64, Ordering::Relaxed);
     }
+}
+
+/// Starts to show how a server does, if it is to be watched; with it, what is shown. It ends when
+/// that is dropped.
+fn watch(
+    now: Timestamp,
+    config: &ServerConfig,
+    control: &Arc<Control>,
+    journal: &mut Journal,
+) -> Result<(Option<Metrics>, Option<Showing>), Error> {
+    let Some(address) = config.metrics else { return Ok((None, None)) };
+    let (port, sight) = MetricsPort::bind(address)?;
+    journal.report_to(&sight.reporter());
+    let metrics = port.serve(Arc::clone(control))?;
+    Ok((Some(metrics), Some(Showing::new(now, sight, config.bounds))))
 }
 
 /// A number above those of all grants of earlier runs, as far as the time of day tells: the seconds

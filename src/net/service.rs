@@ -22,6 +22,7 @@ use crate::net::ledger::Ledger;
 use crate::net::records::Entry;
 use crate::net::refusals::Who;
 use crate::net::server::{Control, Reload};
+use crate::net::showing::Showing;
 use crate::net::socket::{Sent, Socket};
 use crate::time::{Clock, Timestamp};
 use crate::wire::request::{ClientItem, Items};
@@ -30,7 +31,7 @@ use crate::wire::{Frames, VERSION};
 
 /// How many messages are taken in, or requests answered, before the answers go out and the time is
 /// looked at. Whoever asks much at once has the first answers while the others are worked out.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: u64 = 256;
 
 /// What the seed's clients ask for.
 const SEED_REQUEST: Request<'static> = Request::Acquire {
@@ -78,6 +79,8 @@ pub(super) struct Service {
     pub(super) clock: BootClock,
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
+    /// What there is for those who watch, if somebody may.
+    pub(super) showing: Option<Showing>,
     /// Where usage outlives the server.
     pub(super) ledger: Option<Ledger>,
     /// The number of the record for which the next answers wait.
@@ -115,11 +118,16 @@ impl Service {
         while !self.control.stop.load(Ordering::Acquire) {
             // Who has seen other clients let in and connects then is let in by them.
             self.reload();
-            let drained = self.admit()? & self.take_in()?;
+            let all_admitted = self.admit()?;
+            let (messages, all_taken) = self.take_in()?;
+            if let Some(showing) = &mut self.showing {
+                showing.took(messages);
+            }
             self.tick()?;
             let sent = self.send_answers()?;
+            self.show();
             // To send is to look at the socket: what came meanwhile would not wake this thread.
-            if drained && !sent {
+            if all_admitted && all_taken && !sent {
                 self.wait(&mut events)?;
             }
         }
@@ -141,12 +149,14 @@ impl Service {
         ledger.close(all_is_known)
     }
 
-    /// Takes in a batch of messages. Whether there were no more.
-    fn take_in(&mut self) -> Result<bool, Error> {
-        for _ in 0..BATCH_MAX {
+    /// Takes in a batch of messages: how many, and whether there were no more.
+    fn take_in(&mut self) -> Result<(u64, bool), Error> {
+        let mut messages = 0;
+        while messages < BATCH_MAX {
             if !self.socket.receive(&mut self.message)? {
-                return Ok(true);
+                return Ok((messages, true));
             }
+            messages += 1;
             // Who has seen other rules come and asks then is answered by them.
             self.reload();
             let message = mem::take(&mut self.message);
@@ -164,11 +174,11 @@ impl Service {
             }
             self.message = message;
             // Answers that have to be on the disk before go there together.
-            if self.ledger.is_none() && self.desk.answers() >= BATCH_MAX {
+            if self.ledger.is_none() && self.desk.answers() as u64 >= BATCH_MAX {
                 break;
             }
         }
-        Ok(false)
+        Ok((messages, false))
     }
 
     /// A request of one of the seed's clients.
@@ -344,7 +354,7 @@ impl Service {
         let reload = self.control.reload.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Reload { rules, clients }) = reload else { return };
         let clients = clients.filter(|_| self.guard.is_some());
-        self.journal.reload(&rules, clients.as_ref());
+        self.journal.reload(self.clock.now(), &rules, clients.as_ref());
         if let (Some(guard), Some(clients)) = (&mut self.guard, clients) {
             for session in guard.take_up(clients) {
                 self.handle(self.clock.now(), Input::Bar(session));
@@ -416,7 +426,7 @@ impl Service {
         }
     }
 
-    fn facts(&self) -> ServerFacts {
+    pub(super) fn facts(&self) -> ServerFacts {
         ServerFacts {
             version: env!("CARGO_PKG_VERSION").into(),
             endpoint: self.endpoint.as_str().into(),
@@ -456,11 +466,17 @@ impl Service {
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
+        if let Some(showing) = &mut self.showing {
+            showing.pause(self.clock.now());
+        }
         match self.poll.poll(events, None) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                 return Err(Error::system("watch a socket", &error));
             }
             _ => {}
+        }
+        if let Some(showing) = &mut self.showing {
+            showing.resume(self.clock.now());
         }
         if events.iter().any(|event| event.token() == ALARM) {
             self.alarm.rang();

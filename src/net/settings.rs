@@ -12,6 +12,7 @@ use crate::config_file::FileConfig;
 use crate::engine::{Bounds, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 use crate::net::key_file::read_secret;
+use crate::observe::WatchAddress;
 
 /// Where a server serves if nothing else is said.
 const URL: &str = "tcp://*:7777";
@@ -36,6 +37,8 @@ pub struct ServerSettings {
     pub patience: Option<Duration>,
     /// Where usage outlives the server.
     pub data_dir: Option<PathBuf>,
+    /// Where the server is watched.
+    pub metrics: Option<WatchAddress>,
     /// How many of what there may be at a time.
     pub bounds: SomeBounds,
     /// The file of the server's secret key.
@@ -62,6 +65,7 @@ impl ServerSettings {
             patience: self.patience.or(file.patience).unwrap_or_default(),
             data_dir: self.data_dir.clone().or(file.data_dir),
             security: security(curve_key.as_deref(), clients.as_ref())?,
+            metrics: self.metrics.or(file.metrics),
             bounds: self.bounds.over(file.bounds.over(Bounds::default())),
         })
     }

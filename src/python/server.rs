@@ -12,6 +12,7 @@ use crate::config::{Span, Url};
 use crate::engine::{Rate, SomeBounds};
 use crate::error::Error;
 use crate::net::{ClientList, Server, ServerSettings};
+use crate::observe::WatchAddress;
 use crate::python::argument::{Count, Given, Seconds};
 use crate::python::limit::limits_by_key;
 use crate::python::{door, exit};
@@ -50,6 +51,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// is encrypted then, and only those clients are let in that are in the file `clients`, each with
 /// its rights. `clients="*"` lets anybody in who knows the server's public key, to use all keys and
 /// to administer none. `reload()` and SIGHUP read the file anew.
+///
+/// `metrics` is where the server is watched, as "127.0.0.1:9464": `/metrics` for Prometheus, and a
+/// page for people. docs/metrics.md has more.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -61,14 +65,16 @@ impl LockerServer {
     #[new]
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, limits=None, config=None, block=True, patience=0.0, \
-                             data_dir=None, bounds=None, curve_key=None, clients=None)")]
+                             data_dir=None, bounds=None, curve_key=None, clients=None, \
+                             metrics=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
         limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
         config=None, block=true, patience=Given::Nothing,
         data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None,
         curve_key: "str | PathLike[str] | None" = None,
-        clients: "str | PathLike[str] | None" = None
+        clients: "str | PathLike[str] | None" = None,
+        metrics=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -84,6 +90,7 @@ impl LockerServer {
         bounds: Option<BTreeMap<String, Count>>,
         curve_key: Option<PathBuf>,
         clients: Option<PathBuf>,
+        metrics: Option<&str>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -104,6 +111,7 @@ impl LockerServer {
                 .map(|seconds| Span::NotNegative.parse("patience", seconds.0))
                 .transpose()?,
             data_dir,
+            metrics: metrics.map(WatchAddress::parse).transpose()?,
             bounds: some_bounds(bounds.unwrap_or_default())?,
             curve_key,
             clients: clients.map(ClientList::from),
@@ -122,6 +130,13 @@ impl LockerServer {
     #[getter]
     fn url(&self) -> &str {
         self.server.url()
+    }
+
+    /// Where the server is watched: the URL of its page, with the port that was free. `None` if it
+    /// has none.
+    #[getter]
+    fn metrics_url(&self) -> Option<&str> {
+        self.server.metrics_url()
     }
 
     /// What was done so far: how often "go" and "sorry" were said, how many messages were no

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Something that is written as JSON.
-pub(super) trait Json {
+pub(crate) trait Json {
     /// Adds it to `text`.
     fn write(&self, text: &mut String);
 }
@@ -100,20 +100,20 @@ impl<T: Json> Json for Vec<T> {
 
 /// An object, whose members are in the order in which they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Object(String);
+pub(crate) struct Object(String);
 
 impl Object {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// The object with one member more.
-    pub(super) fn with(mut self, name: &str, value: &(impl Json + ?Sized)) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &(impl Json + ?Sized)) -> Self {
         self.add(name, value);
         self
     }
 
-    pub(super) fn add(&mut self, name: &str, value: &(impl Json + ?Sized)) {
+    pub(crate) fn add(&mut self, name: &str, value: &(impl Json + ?Sized)) {
         if !self.0.is_empty() {
             self.0.push_str(", ");
         }
@@ -132,7 +132,7 @@ impl Json for Object {
 }
 
 /// A value as a document of its own.
-pub(super) fn document(value: &(impl Json + ?Sized)) -> String {
+pub(crate) fn document(value: &(impl Json + ?Sized)) -> String {
     let mut text = String::new();
     value.write(&mut text);
     text
