@@ -27,6 +27,7 @@
 mod beat;
 mod event;
 mod look;
+mod memory;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +39,7 @@ use crate::registry::Revision;
 use crate::time::Timestamp;
 
 pub use event::{Answer, Holds, Input, Lane, Message, Output, Problem, Purpose, Request};
+pub use memory::Memory;
 
 /// What a server knows of itself and its cluster when it starts.
 #[derive(Clone, Debug)]
@@ -56,15 +58,6 @@ pub struct Settings {
     pub above: Epoch,
     /// What it has known in an earlier run.
     pub memory: Memory,
-}
-
-/// What a server has known of its cluster: a registry that knows less was restored from a backup.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Which cluster it was.
-    pub cluster: Option<ClusterId>,
-    /// The last epoch of each partition.
-    pub epochs: PartitionMap<Epoch>,
 }
 
 /// The lengths of time in the rules.
