@@ -1,8 +1,8 @@
 //! The path of a Unix socket, claimed by one server at a time.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use mio::net::UnixStream;
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -15,11 +15,16 @@ const IN_USE: &str = "the address is in use: stop its owner or choose another pa
 /// The right to bind a path, for as long as this lives.
 ///
 /// The library removes what has the path, and binds it then: of two servers that both found the
-/// path free, each would think that it has it. So a server locks `PATH.lock` before it looks. The
-/// file is never removed, since another server may have opened it by then: it would have a lock on
-/// a file that is not there, beside the lock of the next one on a new file.
+/// path free, each would think that it has it. So a server locks `PATH.lock` before it looks.
+///
+/// The file stays, but for one that was made for a path that turns out to be taken. Another server
+/// may have opened that by then: who has locked a file sees whether it is still there.
 #[derive(Debug)]
-pub(super) struct Claim(File);
+pub(super) struct Claim {
+    file: File,
+    /// Whether the file was made for this.
+    is_new: bool,
+}
 
 impl Claim {
     /// Claims the path that the URL names, if it names one.
@@ -34,35 +39,68 @@ impl Claim {
         if path.starts_with('@') || path == "*" {
             return Ok(None);
         }
-        let claimed = Self::lock(path).and_then(|claim| check_free(path).map(|()| Some(claim)));
+        let name = format!("{path}.lock");
+        let claimed = Self::lock(&name).and_then(|claim| {
+            let is_free = check_free(path);
+            if is_free.is_err() && claim.is_new {
+                // A file that cannot be removed does no harm.
+                let _ = fs::remove_file(&name);
+            }
+            is_free.map(|()| Some(claim))
+        });
         claimed.map_err(|problem| {
             let problem = format!("{url} cannot be bound: {problem}");
             Error::Config { argument: "url", problem }
         })
     }
 
-    fn lock(path: &str) -> Result<Self, String> {
-        let path = format!("{path}.lock");
-        // For its owner alone: whoever may open the file can keep servers off the path. Programs
-        // that this process executes do not inherit it, as no file that is opened so.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(|error| match error.kind() {
+    fn lock(name: &str) -> Result<Self, String> {
+        loop {
+            let (file, is_new) = open(name).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => "there is no such folder".to_owned(),
-                _ => format!("cannot open {path}: {error}"),
+                _ => format!("cannot open {name}: {error}"),
             })?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
-            Ok(()) => Ok(Self(file)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(IN_USE.to_owned()),
-            Err(error) => Err(format!("cannot lock {path}: {error}")),
+            match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
+                Ok(()) if is_there(name, &file) => return Ok(Self { file, is_new }),
+                // Whoever had made it has removed it since.
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(IN_USE.to_owned());
+                }
+                Err(error) => return Err(format!("cannot lock {name}: {error}")),
+            }
         }
     }
+}
+
+/// The file, and whether it was not there before.
+fn open(name: &str) -> io::Result<(File, bool)> {
+    loop {
+        for is_new in [true, false] {
+            // For its owner alone: whoever may open the file can keep servers off the path.
+            // Programs that this process executes do not inherit it, as no file that is opened so.
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(is_new)
+                .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(name);
+            match opened {
+                Err(error) if is_new && error.kind() == ErrorKind::AlreadyExists => {}
+                // It was removed between the two looks.
+                Err(error) if !is_new && error.kind() == ErrorKind::NotFound => {}
+                opened => return opened.map(|file| (file, is_new)),
+            }
+        }
+    }
+}
+
+/// Whether a file still has its name.
+fn is_there(name: &str, file: &File) -> bool {
+    let identity = |found: Metadata| (found.dev(), found.ino());
+    let (named, opened) = (fs::symlink_metadata(name), file.metadata());
+    named.is_ok_and(|named| opened.is_ok_and(|opened| identity(named) == identity(opened)))
 }
 
 impl Drop for Claim {
@@ -70,7 +108,7 @@ impl Drop for Claim {
     /// The child does not come here, since the thread of the server owns the claim.
     fn drop(&mut self) {
         // The system unlocks whatever file is open, and closes it in any case.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
