@@ -54,8 +54,9 @@ pub(super) struct GuardOptions {
         value_parser = Patience::parse
     )]
     timeout: Patience,
-    /// How long it outlives the last sign of life, from 0.1. It is renewed until then.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.8, allow_negative_numbers = true)]
+    /// How long the server may be away, as for a restart, before the command is stopped; and for
+    /// how long it is kept when this process is killed. From 0.1.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, allow_negative_numbers = true)]
     ttl: f64,
     /// How long it is held at most; without it, as long as the command runs.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]

@@ -309,6 +309,7 @@ def test_a_permit_that_is_lost_stops_the_command(
         "limit",
         "gpu",
         f"--url={url}",
+        "--ttl=0.8",
         "--kill-after=0",
         "--",
         "sh",

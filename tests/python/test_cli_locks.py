@@ -323,10 +323,21 @@ def test_what_needs_its_time_to_stop_has_it(run: Callable[..., Run], url: str) -
 def test_a_server_that_is_gone_stops_the_command(
     run: Callable[..., Run], server: tuple[Script, str], url: str
 ) -> None:
-    held = run("a", url, "--", *HOLD)
+    held = run("a", url, "--ttl=0.8", "--", *HOLD)
     held.line()
     server[0].kill()
     assert held.end() == (76, "", LOST)
+
+
+def test_a_command_outlives_ten_seconds_without_a_server_unless_told_otherwise(
+    run: Callable[..., Run], url: str, client: LockerClient
+) -> None:
+    held = run("a", url, "--", *HOLD)
+    held.line()
+    (lock,) = client.locks()
+    # It is renewed at a third of that.
+    assert 6.0 < lock.holders[0].ttl_left <= 10.04
+    assert held.finish() == (0, "", "")
 
 
 def test_a_command_may_not_run_for_longer_than_max_hold(run: Callable[..., Run], url: str) -> None:
@@ -338,7 +349,7 @@ def test_a_command_may_not_run_for_longer_than_max_hold(run: Callable[..., Run],
 def test_a_command_that_ends_when_the_lock_is_lost_already_is_76(
     run: Callable[..., Run], url: str, client: LockerClient
 ) -> None:
-    held = run("a", url, "--", "sh", "-c", "echo; read line; echo ends")
+    held = run("a", url, "--ttl=0.8", "--", "sh", "-c", "echo; read line; echo ends")
     assert held.line() == ""
     held.process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, held.process.pid, os.WSTOPPED)
@@ -368,7 +379,7 @@ def test_ls_shows_who_holds_and_who_waits(
 ) -> None:
     assert zmqlocker("ls", url) == (0, "nobody holds a lock\n", "")
     assert zmqlocker("ls", "--json", url) == (0, "[]\n", "")
-    held = run("invoice:42", url, "--name=nightly", "--", *HOLD)
+    held = run("invoice:42", url, "--name=nightly", "--ttl=5", "--", *HOLD)
     token = held.line()
     waits = run("invoice:42", url, "--name=backup", "--timeout=1000", "--", "true")
     wait_until(lambda: waiters(client, "invoice:42") == ["backup"])
@@ -398,7 +409,7 @@ invoice:42: lock
 
     mode = {"mode": "exclusive", "permits": 1}
     who = {"name": "nightly", "host": host, "pid": held.process.pid, "token": int(token), **mode}
-    assert times(lock["holders"][0], "ttl_left", 0.81) == who
+    assert times(lock["holders"][0], "ttl_left", 5.02) == who
     who = {"name": "backup", "host": host, "pid": waits.process.pid, **mode}
     assert times(lock["waiters"][0], "timeout_left", 1000.0) == who
     assert [len(lock[name]) for name in ("holders", "waiters")] == [1, 1]
