@@ -1,6 +1,6 @@
 //! Answers on their way to whoever asked: kept open until they are taken, or given back.
 
-use crate::asking::RequestId;
+use crate::asking::{LinkId, RequestId};
 use crate::conversation::{Answered, Conversation, Outcome, Output};
 use crate::time::Timestamp;
 
@@ -16,6 +16,18 @@ impl Conversation {
             self.unsettled.insert(request, Answered { by, count, grant });
         }
         self.outputs.push_back(Output::Finish(request, outcome));
+    }
+
+    /// Gives back all leases that would otherwise be renewed: how many of locks there were.
+    pub fn release_all(&mut self, now: Timestamp) -> usize {
+        let mut locks = 0;
+        for link in (0..self.talks.len()).map(LinkId) {
+            for (grant, is_of_locks) in self.talks[link.0].leases.renewed() {
+                locks += usize::from(is_of_locks);
+                self.release(now, link, grant);
+            }
+        }
+        locks
     }
 
     /// Whoever asked has its answer, and keeps it.

@@ -111,6 +111,12 @@ impl Leases {
         self.renewed.first_key_value().map(|(ttl, _)| *ttl)
     }
 
+    /// Those that are renewed, and whether they are of locks.
+    pub(super) fn renewed(&self) -> Vec<(GrantId, bool)> {
+        let all = self.all.iter().filter(|(_, lease)| lease.term.is_renewed());
+        all.map(|(grant, lease)| (*grant, lease.locks.is_some())).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }

@@ -352,6 +352,15 @@ impl Client {
         self.connections()?.wait_for_loss((granted.link, granted.grant), given_back, go_on)
     }
 
+    /// Gives back all leases that are renewed, and what the threads of this process wait for, which
+    /// never go on: the process ends. How many leases of locks there were.
+    pub fn release_all(&self) -> usize {
+        match self.connections.get() {
+            Some(Ok(connections)) => connections.release_all(),
+            _ => 0,
+        }
+    }
+
     /// Opens the connections of this process, if they are not open yet. Does not wait for a server.
     ///
     /// # Errors

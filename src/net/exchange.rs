@@ -166,6 +166,18 @@ impl Shared {
         self.close_if_unused();
     }
 
+    /// No thread goes on, and nothing is held from now on: how many leases of locks there were.
+    pub(super) fn release_all(&mut self) -> usize {
+        let of_thread = |(request, caller): (&RequestId, &Caller)| {
+            matches!(caller, Caller::Thread(_)).then_some(*request)
+        };
+        let asked: Vec<_> = self.callers.iter().filter_map(of_thread).collect();
+        self.leave(asked);
+        let locks = self.conversation.release_all(self.clock.now());
+        self.perform(|| {});
+        locks
+    }
+
     /// If nobody watches, another thread than this one has to.
     pub(super) fn wake_another(&self) {
         if self.watch.is_none() {

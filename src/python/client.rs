@@ -13,16 +13,16 @@ use crate::config::{ClientConfig, Span};
 use crate::engine::{GrantId, Hold, Reply, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
-use crate::net::{Client, Heard, client_keys};
-use crate::python::argument::{Count, Given, Seconds, Timeout, Urls, timeout};
+use crate::net::{Client, Heard, PerProcess, client_keys};
+use crate::python::argument::{Count, Given, Seconds, Timeout, Urls, timeout, token};
 use crate::python::decision::Decision;
 use crate::python::demand::{Wanted, named, wait_up_to};
-use crate::python::door;
 use crate::python::held::Held;
 use crate::python::limit::limits;
 use crate::python::lock::LockWish;
 use crate::python::locker::word;
 use crate::python::status::{look, seen, stats};
+use crate::python::{door, exit};
 
 /// How long a call waits that is none of the seed's and does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +53,8 @@ pub(super) struct LockerClient {
     timeout: Option<Duration>,
     policy: Policy,
     share: Option<Policy>,
+    /// Whether this process gives back at its end what it holds.
+    ends_cleanly: PerProcess<()>,
 }
 
 impl LockerClient {
@@ -70,13 +72,22 @@ impl LockerClient {
     }
 
     /// With the GIL, so that no thread can fork while the connections are half made.
+    pub(super) fn open(&self, py: Python<'_>) -> PyResult<()> {
+        self.client.open()?;
+        if self.ends_cleanly.get().is_none() {
+            exit::release_at_exit(py, &self.client)?;
+            self.ends_cleanly.get_or_init(|| ());
+        }
+        Ok(())
+    }
+
     fn ask(
         &self,
         py: Python<'_>,
         request: &Request<'_>,
         timeout: Option<Duration>,
     ) -> PyResult<Heard> {
-        self.client.open()?;
+        self.open(py)?;
         door::wait(py, |go_on| self.client.ask(request, None, timeout, go_on))
     }
 
@@ -89,7 +100,7 @@ impl LockerClient {
         on_failure: Option<&str>,
     ) -> PyResult<Decision> {
         let policy = self.policy(on_failure)?;
-        self.client.open()?;
+        self.open(py)?;
         let request = wanted.request(py, wait, Hold::Spend)?;
         let heard = door::wait(py, |go_on| self.client.acquire(&request, timeout, &policy, go_on))?;
         decide(py, heard, wanted, &policy)
@@ -130,7 +141,8 @@ impl LockerClient {
         let share = share.map(limits).transpose()?.map(|limits| Policy::Share(Arc::new(limits)));
         let policy = policy(on_failure, share.as_ref())?;
         let client = Arc::new(Client::new(config)?);
-        Ok(Self { client, timeout: of_others, policy, share })
+        let ends_cleanly = PerProcess::new();
+        Ok(Self { client, timeout: of_others, policy, share, ends_cleanly })
     }
 
     /// Asks for one permit of `key`: "go", or "sorry" if there is none. Where the server has
@@ -151,8 +163,7 @@ impl LockerClient {
             Given::Nothing => self.client.timeout(),
             Given::Value(seconds) => self::timeout(seconds)?,
         };
-        // With the GIL, so that no thread can fork while the connections are half made.
-        self.client.open()?;
+        self.open(py)?;
         let Some(key) = key else {
             let answer = door::wait(py, |go_on| self.client.next(timeout, go_on))?;
             return Ok(word(py, answer));
@@ -202,7 +213,7 @@ impl LockerClient {
         let wanted = wanted.collect::<PyResult<Vec<_>>>()?;
         let requests = wanted.iter().map(|wanted| wanted.request(py, Wait::No, Hold::Spend));
         let requests = requests.collect::<Result<Vec<_>, _>>()?;
-        self.client.open()?;
+        self.open(py)?;
         let mut all = self.client.acquire_all(&requests, timeout, &policy)?;
         let mut decisions = Vec::with_capacity(wanted.len());
         while let Some(some) = door::wait(py, |go_on| all.next_answers(go_on))? {
@@ -315,7 +326,7 @@ impl LockerClient {
         let (timeout, policy) = (self.timeout(timeout)?, self.policy(on_failure)?);
         let wanted = Wanted::parse(key, cost)?;
         let hold = hold(ttl)?;
-        self.client.open()?;
+        self.open(py)?;
         let request = wanted.request(py, wait_up_to(timeout), hold)?;
         let heard = door::wait(py, |go_on| self.client.acquire(&request, timeout, &policy, go_on))?;
         Held::new(py, &self.client, wanted, hold, heard, &policy)

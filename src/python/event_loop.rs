@@ -177,7 +177,8 @@ impl EventLoopClient {
     }
 
     /// The descriptor that an event loop watches.
-    fn fileno(&self) -> PyResult<i32> {
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        self.client.get().open(py)?;
         Ok(self.client().descriptor()?)
     }
 
