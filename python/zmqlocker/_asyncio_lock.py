@@ -7,7 +7,8 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from zmqlocker._lease import LeaseState, LockState, actor_of_task
+from zmqlocker._exceptions import DeadlockError
+from zmqlocker._lease import LeaseState, LockState, actor_of_task, name_actors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -126,7 +127,11 @@ class Lock(LockState[Lease]):
         actor = actor_of_task()
         lease = self._again(actor)
         if lease is None:
-            held = await self._client._lock(self._wish, actor, timeout)
+            try:
+                held = await self._client._lock(self._wish, actor, timeout)
+            except DeadlockError as error:
+                name_actors(error)
+                raise
             lease = self._hold(actor, held)
         return lease
 

@@ -14,7 +14,7 @@ from concurrent.futures import thread as _pools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from zmqlocker._exceptions import LockerError, LockLost, NotHeld
+from zmqlocker._exceptions import DeadlockError, LockerError, LockLost, NotHeld
 from zmqlocker._zmqlocker import LockWish
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def actor_of_thread(*, stays: bool) -> int:
         _of_thread.actor = next(_actors)
     actor: int = _of_thread.actor
     return actor
+        # By this its name is found, for as long as it lives.
+        threading.current_thread()._zmqlocker_actor = _of_thread.actor  # type: ignore[attr-defined]
 
 
 def actor_of_task() -> int:
@@ -57,6 +59,20 @@ def actor_of_task() -> int:
 
 @dataclass(frozen=True)
 class LockHolder:
+def name_actors(error: DeadlockError) -> None:
+    """Have an error tell the threads and tasks of this process by their names too."""
+    names = {actor: task.get_name() for task, actor in list(_of_task.items())}
+    for thread in threading.enumerate():
+        names[getattr(thread, "_zmqlocker_actor", 0)] = thread.name
+
+    def name(found: re.Match[str]) -> str:
+        actor = int(found[1])
+        return f"{names[actor]!r}, {found[0]}" if actor in names else found[0]
+
+    ours = rf'thread or task (\d+) of (?:"[^"]*" \()?process {os.getpid()} on'
+    error.args = (re.sub(ours, name, str(error)),)
+
+
     """Who holds a lock: the name, host and process of a client, and its fencing token."""
 
     name: str

@@ -6,8 +6,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from zmqlocker._exceptions import NotHeld
-from zmqlocker._lease import LeaseState, LockState, actor_of_thread
+from zmqlocker._exceptions import DeadlockError, NotHeld
+from zmqlocker._lease import LeaseState, LockState, actor_of_thread, name_actors
 
 if TYPE_CHECKING:
     from types import EllipsisType, TracebackType
@@ -95,7 +95,11 @@ class Lock(LockState[Lease]):
 
     def _ask(self, actor: int, timeout: _Timeout, *, wait: bool) -> Lease | None:
         arguments = () if timeout is ... else (timeout,)
-        held = self._client._lock(self._wish, actor, wait, *arguments)
+        try:
+            held = self._client._lock(self._wish, actor, wait, *arguments)
+        except DeadlockError as error:
+            name_actors(error)
+            raise
         if held is None:
             return None
         lease = Lease(self._client, held, self)

@@ -14,7 +14,7 @@ use crate::answer::Answer;
 use crate::engine::asked::Asked;
 use crate::engine::bounds::Bounds;
 use crate::engine::event::{Input, Output, Tally};
-use crate::engine::gate::{Gate, Said};
+use crate::engine::gate::{Gate, Said, Stuck, tell_cycle};
 use crate::engine::grant::Charges;
 use crate::engine::key::Key;
 use crate::engine::request::{Code, Cost, Demand, Hold, Problem, Reply, Request, RequestId, Wait};
@@ -456,19 +456,10 @@ impl<E> Machine<E> {
     }
 
     /// Tells a waiter that it closed a cycle, and which.
-    fn refuse_deadlock(&mut self, to: &Asker<E>, cycle: &[(SessionId, Box<str>)]) {
-        let who = |place: usize| {
-            let (session, _) = &cycle[place % cycle.len()];
-            self.client(*session).map_or_else(String::new, ToString::to_string)
-        };
-        let links = cycle.iter().enumerate().map(|(place, (_, key))| {
-            format!("{} waits for {key:?}, which is held up by {}", who(place), who(place + 1))
+    fn refuse_deadlock(&mut self, to: &Asker<E>, cycle: &[Stuck]) {
+        let message = tell_cycle(cycle, |session| {
+            self.client(session).map_or_else(String::new, ToString::to_string)
         });
-        let links: Vec<_> = links.collect();
-        let message = format!(
-            "this wait is the youngest of a cycle in which nobody could go on: {}",
-            links.join("; ")
-        );
         if let Asker::Client(session, request) = to {
             let problem = Problem { code: Code::Deadlock, message };
             self.answer(*session, *request, Reply::Refuse(problem), Charges::new());

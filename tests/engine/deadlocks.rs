@@ -56,18 +56,22 @@ fn the_message_names_who_waits_for_what_in_the_cycle() {
         machine.greet(now, [name.as_bytes()[1]; 16], client).unwrap().0
     });
     let keys = ["a", "b", "c"];
-    for (session, key) in all.into_iter().zip(keys) {
-        desk.take(session, 5, &[(key, M)]).unwrap();
-    }
+    let held = [0, 1, 2].map(|at| desk.take(all[at], 5, &[(keys[at], M)]).unwrap());
     let waits = [0, 1, 2].map(|at| desk.wait(all[at], 5, &[(keys[(at + 1) % 3], M)]));
     desk.live(&all, 2 * SECOND);
     let Some((_, Reply::Refuse(problem))) = desk.answer(all[2], waits[2]) else { panic!() };
-    let who = |name: &str| format!("{name:?} (process 7 on h)");
-    let link = |from, key: &str, to| {
-        format!("{} waits for {key:?}, which is held up by {}", who(from), who(to))
+    let who = |name: &str| format!("thread or task 5 of {name:?} (process 7 on h)");
+    let has = |key: &str, name, token: GrantId| {
+        format!("waits for {key:?}; {} has it with the token {}", who(name), token.0)
     };
-    let cycle = [link("three", "a", "one"), link("one", "b", "two"), link("two", "c", "three")];
-    assert!(problem.message.ends_with(&cycle.join("; ")), "{}", problem.message);
+    let told = format!(
+        "this wait is the youngest of a cycle in which nobody could go on: {} {}, and {}, and {}",
+        who("three"),
+        has("a", "one", held[0]),
+        has("b", "two", held[1]),
+        has("c", "three", held[2]),
+    );
+    assert_eq!(problem.message, told);
     assert_eq!(problem.code, Code::Deadlock);
     assert_eq!((desk.answer(all[0], waits[0]), desk.answer(all[1], waits[1])), (None, None));
 }
@@ -99,10 +103,21 @@ fn two_readers_that_both_want_to_write_are_a_cycle() {
 fn a_cycle_may_lead_through_a_place_in_a_queue() {
     let (mut desk, all @ [reader, writer]) = desk();
     let held = desk.take(reader, 1, &[("k", READ)]).unwrap();
-    let write = desk.wait(writer, 1, &[("k", WRITE)]);
+    let write = desk.wait(writer, 2, &[("k", WRITE)]);
     // It would be let in beside itself, but the writer is before it and waits for it.
     let again = desk.wait(reader, 1, &[("k", READ)]);
     desk.live(&all, 2 * SECOND);
+    let Some((_, Reply::Refuse(problem))) = desk.answer(reader, again) else { panic!() };
+    let who = |actor: u64| format!("thread or task {actor} of process 0 on ");
+    let told = format!(
+        ": {} waits for \"k\"; {} waits for it before, and waits for \"k\"; {} has it with the \
+         token {}",
+        who(1),
+        who(2),
+        who(1),
+        held.0
+    );
+    assert!(problem.message.ends_with(&told), "{} is not {told}", problem.message);
     assert_eq!(refused(&mut desk, reader, again), Some(true));
     assert_eq!(refused(&mut desk, writer, write), None);
     desk.release(reader, held);

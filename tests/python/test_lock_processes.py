@@ -296,8 +296,14 @@ def test_a_cycle_of_waits_is_named_to_its_youngest_and_the_other_goes_on(
     wait_until(lambda: server.stats()["waiting"] == 1)
     younger.tell()
     message = younger.line()
-    for part in ("younger", "older", '"a"', '"b"'):
+    for part in (
+        f"'MainThread', thread or task 1 of \"younger\" (process {younger.pid} on ",
+        f'thread or task 1 of "older" (process {older.pid} on ',
+        'waits for "a"; ',
+        'waits for "b"; ',
+    ):
         assert part in message
+    assert message.count("has it with the token") == 2
     assert older.line() == "has both"
     assert older.finish()[0] == younger.finish()[0] == 0
     assert client.locks() == []
@@ -312,15 +318,20 @@ def test_threads_of_one_client_can_be_a_cycle(client: LockerClient) -> None:
             try:
                 with client.lock(second):
                     outcomes.append("both")
-            except DeadlockError:
-                outcomes.append("deadlock")
+            except DeadlockError as error:
+                outcomes.append(f"deadlock: {error}")
 
-    threads = [threading.Thread(target=both, args=pair) for pair in ("ab", "ba")]
+    threads = [
+        threading.Thread(target=both, args=pair, name=f"from {pair[0]}") for pair in ("ab", "ba")
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert sorted(outcomes) == ["both", "deadlock"]
+    both_held, deadlock = sorted(outcomes)
+    assert both_held == "both"
+    assert "'from a', thread or task " in deadlock
+    assert "'from b', thread or task " in deadlock
 
 
 def test_a_pool_s_threads_are_nobody_in_a_cycle_of_waits(client: LockerClient) -> None:

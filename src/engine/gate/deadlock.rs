@@ -18,7 +18,7 @@ use crate::engine::grant::{Grant, GrantKind};
 use crate::engine::measure::Ending;
 use crate::engine::request::GrantId;
 use crate::engine::session::SessionId;
-use crate::engine::table::{KeyId, Space};
+use crate::engine::table::KeyId;
 use crate::engine::waiters::WaiterId;
 use crate::time::Timestamp;
 
@@ -28,8 +28,47 @@ pub(super) const DEADLOCK_AFTER: Duration = Duration::from_secs(1);
 /// How many waiters are looked at for one cycle at most.
 const WAITERS_MAX: usize = 10_000;
 
-/// A thread or a task of a client.
+/// A thread or a task of a client; 0 is none in particular.
 type Actor = (SessionId, u64);
+
+/// One of those in a cycle of waits.
+#[derive(Debug)]
+pub(in crate::engine) struct Stuck {
+    /// Who waits.
+    who: Actor,
+    /// For which key.
+    key: Box<str>,
+    /// The lease of that key by which the next one holds it up; nothing if the next one only waits
+    /// before it.
+    lease: Option<GrantId>,
+}
+
+/// Tells a cycle to people; `client` says who a session is.
+pub(in crate::engine) fn tell_cycle(
+    cycle: &[Stuck],
+    client: impl Fn(SessionId) -> String,
+) -> String {
+    let name = |stuck: &Stuck| match stuck.who {
+        (session, 0) => client(session),
+        (session, actor) => format!("thread or task {actor} of {}", client(session)),
+    };
+    let links = cycle.iter().enumerate().map(|(place, stuck)| {
+        let next = name(&cycle[(place + 1) % cycle.len()]);
+        let how = match stuck.lease {
+            Some(lease) => format!("{next} has it with the token {}", lease.0),
+            None => format!("{next} waits for it before"),
+        };
+        let who = if place == 0 { format!("{} ", name(stuck)) } else { String::new() };
+        format!("{who}waits for {:?}; {how}", stuck.key)
+    });
+    let links: Vec<_> = links.collect();
+    let links = links.join(", and ");
+    format!("this wait is the youngest of a cycle in which nobody could go on: {links}")
+}
+
+/// What holds a waiter up: another one, of which key, and by which lease unless it only waits
+/// before it.
+type Blocker = (WaiterId, (KeyId, Option<GrantId>));
 
 /// Who holds locks, and who waits for some.
 #[derive(Debug, Default)]
@@ -88,20 +127,18 @@ impl<A> Gate<A> {
         }
     }
 
-    fn break_cycle(&mut self, now: Timestamp, cycle: &[(WaiterId, KeyId)]) {
+    fn break_cycle(&mut self, now: Timestamp, cycle: &[Blocker]) {
         let Some(youngest) = cycle.iter().map(|(waiter, _)| *waiter).max() else { return };
-        let mut said: Vec<_> = cycle
-            .iter()
-            .filter_map(|(waiter, key)| {
-                let owner = self.waiters.get(*waiter)?.ask.owner?;
-                Some((*waiter, owner, self.table.get(*key)?.name.clone()))
-            })
-            .collect();
-        let first = said.iter().position(|(waiter, ..)| *waiter == youngest).unwrap_or(0);
-        said.rotate_left(first);
+        let first = cycle.iter().position(|(waiter, _)| *waiter == youngest).unwrap_or(0);
+        let from_youngest = cycle.iter().cycle().skip(first).take(cycle.len());
+        let said = from_youngest.filter_map(|(waiter, (key, lease))| {
+            let ask = &self.waiters.get(*waiter)?.ask;
+            let key = self.table.get(*key)?.name.clone();
+            Some(Stuck { who: (ask.owner?, ask.actor), key, lease: *lease })
+        });
+        let cycle = said.collect();
         if let Some(waiter) = self.leave(now, youngest) {
             self.measures.count(self.pattern_of(&waiter.ask.parts), Ending::Failed, 1);
-            let cycle = said.into_iter().map(|(_, owner, key)| (owner, key)).collect();
             self.said.push_back(Said::Deadlock { to: waiter.ask.asker, cycle });
         }
     }
@@ -159,23 +196,19 @@ impl<A> Gate<A> {
         })
     }
 
-    /// A way through the stuck from a waiter back to itself: each with the key by which the next
-    /// holds it up.
-    fn cycle_in(
-        &self,
-        stuck: &BTreeSet<WaiterId>,
-        start: WaiterId,
-    ) -> Option<Vec<(WaiterId, KeyId)>> {
+    /// A way through the stuck from a waiter back to itself: each with that by which the next holds
+    /// it up.
+    fn cycle_in(&self, stuck: &BTreeSet<WaiterId>, start: WaiterId) -> Option<Vec<Blocker>> {
         if !stuck.contains(&start) {
             return None;
         }
         let mut seen = BTreeSet::new();
-        let mut path: Vec<(WaiterId, KeyId)> = Vec::new();
+        let mut path: Vec<Blocker> = Vec::new();
         let mut open = vec![(0, start, None)];
         while let Some((depth, waiter, via)) = open.pop() {
             path.truncate(depth);
-            if let (Some(key), Some(last)) = (via, path.last_mut()) {
-                last.1 = key;
+            if let (Some(via), Some(last)) = (via, path.last_mut()) {
+                last.1 = via;
             }
             if waiter == start && depth > 0 {
                 return Some(path);
@@ -184,30 +217,31 @@ impl<A> Gate<A> {
                 continue;
             }
             let blockers = self.blockers(waiter);
-            let first_key = blockers.first().map(|(_, key)| *key)?;
-            path.push((waiter, first_key));
+            path.push((waiter, blockers.first()?.1));
             let stuck_ones = blockers.into_iter().filter(|(blocker, _)| stuck.contains(blocker));
-            open.extend(stuck_ones.map(|(blocker, key)| (depth + 1, blocker, Some(key))));
+            open.extend(stuck_ones.map(|(blocker, via)| (depth + 1, blocker, Some(via))));
         }
         None
     }
 
     /// The waiters that hold a waiter up: who is before it in a queue, and what those wait for who
-    /// hold what it wants. Each with the key.
-    fn blockers(&self, waiter: WaiterId) -> Vec<(WaiterId, KeyId)> {
+    /// hold what it wants, if they leave it too little.
+    fn blockers(&self, waiter: WaiterId) -> Vec<Blocker> {
         let Some(waiting) = self.waiters.get(waiter) else { return Vec::new() };
         let mut blockers = Vec::new();
-        for (key, _) in &waiting.ask.parts {
+        for (key, permits) in &waiting.ask.parts {
             let Some(state) = self.table.get(*key) else { continue };
-            if state.space() != Space::Locks {
-                continue;
-            }
+            let Some(shape) = state.limits.shape() else { continue };
             let queue = state.rest.as_deref().map(|rest| &rest.queue);
             let before = queue.and_then(|queue| queue.range(..waiter).next_back());
-            blockers.extend(before.map(|before| (*before, *key)));
-            for holder in state.holders.leases().iter().filter_map(|id| self.grants.get(*id)) {
-                if let Some(actor) = holder_for_good(holder) {
-                    blockers.extend(self.actors.waits(actor).iter().map(|wait| (*wait, *key)));
+            blockers.extend(before.map(|before| (*before, (*key, None))));
+            if state.holders.held().saturating_add(*permits) <= shape.at_once().get() {
+                continue;
+            }
+            for lease in state.holders.leases() {
+                if let Some(actor) = self.grants.get(*lease).and_then(holder_for_good) {
+                    let waits = self.actors.waits(actor).iter();
+                    blockers.extend(waits.map(|wait| (*wait, (*key, Some(*lease)))));
                 }
             }
         }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use deadlock::Actors;
+pub(super) use deadlock::{Stuck, tell_cycle};
 pub use record::{Restored, Unfit};
 use renewal::Renewed;
 
@@ -58,9 +59,8 @@ pub(super) enum Said<A> {
     Lease { number: u64, grant: GrantId, record: Option<(SessionId, LeaseRecord)> },
     /// Grants will have numbers up to this one.
     Numbers { number: u64, up_to: GrantId },
-    /// A waiter is refused because it closes a cycle: who waits for which key, each held by the
-    /// next.
-    Deadlock { to: A, cycle: Vec<(SessionId, Box<str>)> },
+    /// A waiter is refused because it closes a cycle: of those in it each is held up by the next.
+    Deadlock { to: A, cycle: Vec<Stuck> },
     /// An operator took a lease from its holder.
     Broken { owner: SessionId, grant: GrantId, key: Box<str> },
 }
