@@ -56,7 +56,7 @@ pub enum Error {
         limit: String,
     },
     /// The caller waited for locks until its time ran out.
-    #[error("{keys} was not free within {} s", .timeout.as_secs_f64())]
+    #[error("{keys} {} within {} s", were_not_free(.keys), .timeout.as_secs_f64())]
     NotFree {
         /// The locks that were asked for.
         keys: String,
@@ -119,6 +119,11 @@ impl Error {
     pub fn system(action: &'static str, problem: &dyn std::fmt::Display) -> Self {
         Self::System { action, problem: problem.to_string() }
     }
+}
+
+/// What is said of locks that are taken together or not at all.
+fn were_not_free(quoted: &str) -> &'static str {
+    if quoted.contains("\", \"") { "were not free together" } else { "was not free" }
 }
 
 /// The limit in a sentence, if there is one.

@@ -17,6 +17,9 @@ use crate::net::Client;
 /// How long a server may take to answer what needs no wait.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long it may take where nobody wants to wait.
+const IMPATIENT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Which server is asked, and who asks.
 #[derive(Args, Debug)]
 pub(super) struct Reach {
@@ -174,7 +177,7 @@ impl Patience {
     /// How long its answer is waited for; `None` is without an end.
     pub(super) const fn timeout(self) -> Option<Duration> {
         match self {
-            Self::Nothing => Some(ANSWER_TIMEOUT),
+            Self::Nothing => Some(IMPATIENT_TIMEOUT),
             Self::UpTo(length) => Some(length),
             Self::Endless => None,
         }

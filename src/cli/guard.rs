@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::net::{Client, Granted};
 use crate::wire::request::NAME_BYTES_MAX;
 
-/// It was not got.
+/// It was not got, for others have it.
 const NOT_GOT: Status = Status::Other(75);
 
 /// It was lost while the command ran.
@@ -104,10 +104,11 @@ impl GuardOptions {
         let guard = Guard { options: self, thing, keys, client: &client, kill_after };
         let ended = match guard.take(request, &events) {
             Ok(granted) => guard.hold(granted, sender, &events),
-            Err(Ended::Failed(problem)) => {
+            Err(Ended::NotGot(problem)) => {
                 complain(&problem);
                 Ok(NOT_GOT)
             }
+            Err(Ended::Failed(error)) => Err(error.into()),
             Err(Ended::By(signal)) => {
                 // Whoever is served next need not wait until the server has seen us die.
                 client.close();
@@ -156,19 +157,20 @@ impl Guard<'_> {
         if let Some(signal) = signal {
             return Err(Ended::By(signal));
         }
-        let heard = heard.map_err(|error| Ended::Failed(error.to_string()))?;
+        let heard = heard.map_err(Ended::of)?;
         match &heard.reply {
             Reply::Decision(decision) if decision.allowed => Ok(heard.granted()),
             Reply::Decision(decision) => {
                 let keys: Vec<_> = self.keys.iter().map(|key| format!("{key:?}")).collect();
+                let are = if keys.len() == 1 { "is not free" } else { "are not free together" };
                 let keys = keys.join(", ");
-                Err(Ended::Failed(if self.thing.has_token {
-                    format!("{keys} is not free")
+                Err(Ended::NotGot(if self.thing.has_token {
+                    format!("{keys} {are}")
                 } else {
                     format!("no permit of {keys}: the limit is {:?}", decision.limit)
                 }))
             }
-            other => Err(Ended::Failed(Error::unexpected(other).to_string())),
+            other => Err(Ended::Failed(Error::unexpected(other))),
         }
     }
 
@@ -219,7 +221,7 @@ impl Guard<'_> {
         match Running::start(command, variables) {
             Ok(running) => supervise(running, events, self.kill_after, self.thing.noun),
             Err(error) => {
-                let command = base_name(&command[0]);
+                let command = command[0].to_string_lossy();
                 complain(&format!("cannot run {command:?}: {error}"));
                 let is_missing = error.kind() == io::ErrorKind::NotFound;
                 let status = if is_missing { NOT_FOUND } else { NOT_RUNNABLE };
@@ -231,8 +233,19 @@ impl Guard<'_> {
 
 /// What ends a wait early.
 enum Ended {
-    Failed(String),
+    NotGot(String),
+    Failed(Error),
     By(Signal),
+}
+
+impl Ended {
+    /// Whoever came too late may try again; all else is wrong.
+    fn of(error: Error) -> Self {
+        match error {
+            Error::NotFree { .. } | Error::Late { .. } => Self::NotGot(error.to_string()),
+            error => Self::Failed(error),
+        }
+    }
 }
 
 /// The first signal that has come meanwhile.

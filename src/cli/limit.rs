@@ -10,8 +10,9 @@ use crate::engine::{Hold, Request};
 const PERMIT: Thing = Thing { noun: "permit", has_token: false };
 
 const STATUSES: &str = "\
-Exit status: that of COMMAND, 128+N if signal N ended it; 75 if the permit was not got, 76 if it \
-was lost while COMMAND ran, 126 if COMMAND cannot be run, 127 if there is none, 2 for wrong usage.";
+Exit status: that of COMMAND, 128+N if signal N ended it; 75 if the permit was not got because \
+others have it, 76 if it was lost while COMMAND ran, 126 if COMMAND cannot be run, 127 if there is \
+none, 2 for wrong usage, 3 if no server answers or it refuses.";
 
 const PROMISES: &str = "\
 Example: zmqlocker limit openai --timeout 60 -- curl https://api.example.org/

@@ -10,8 +10,9 @@ use crate::engine::{LockRequest, Locks, Mode, Request};
 const LOCK: Thing = Thing { noun: "lock", has_token: true };
 
 const STATUSES: &str = "\
-Exit status: that of COMMAND, 128+N if signal N ended it; 75 if the lock was not got, 76 if it was \
-lost while COMMAND ran, 126 if COMMAND cannot be run, 127 if there is none, 2 for wrong usage.";
+Exit status: that of COMMAND, 128+N if signal N ended it; 75 if the lock was not got because \
+others have it, 76 if it was lost while COMMAND ran, 126 if COMMAND cannot be run, 127 if there is \
+none, 2 for wrong usage, 3 if no server answers or it refuses.";
 
 const PROMISES: &str = "\
 Example: zmqlocker lock nightly --timeout 0 -- ./report.sh

@@ -133,12 +133,12 @@ def test_a_command_waits_for_the_one_before_it_and_has_a_higher_token(
         (
             ("./nothing",),
             127,
-            'zmqlocker: cannot run "nothing": No such file or directory (os error 2)\n',
+            'zmqlocker: cannot run "./nothing": No such file or directory (os error 2)\n',
         ),
         (
             ("/etc/passwd",),
             126,
-            'zmqlocker: cannot run "passwd": Permission denied (os error 13)\n',
+            'zmqlocker: cannot run "/etc/passwd": Permission denied (os error 13)\n',
         ),
     ],
 )
@@ -155,22 +155,35 @@ def test_the_exit_status_is_that_of_the_command_and_the_lock_is_free(
 
 
 def test_a_lock_that_is_not_got_is_75_and_the_command_does_not_run(
-    url: str, client: LockerClient, free_url: str
+    url: str, client: LockerClient
 ) -> None:
     with client.lock("a"):
         for timeout, problem in [
-            ("0", '"a" is not free'),
-            ("0.1", '"a" was not free within 0.1 s'),
+            ("0", '"b", "a" are not free together'),
+            ("0.1", '"b", "a" were not free together within 0.1 s'),
         ]:
             arguments = ("lock", "b", "a", url, f"--timeout={timeout}", "--", "echo", "runs")
             status, output, error = zmqlocker(*arguments)
             assert (status, output) == (75, "")
-            assert problem.replace('"a"', '"b", "a"') in error
-    status, output, error = zmqlocker(
-        "lock", "a", f"--url={free_url}", "--timeout=0.1", "--", "echo", "runs"
-    )
-    assert (status, output) == (75, "")
-    assert error.startswith(f"zmqlocker: no answer from {free_url} within 0.1 s")
+            assert problem in error
+        status, output, error = zmqlocker("lock", "a", url, "--timeout=0", "--", "echo", "runs")
+        assert (status, output, error) == (75, "", 'zmqlocker: "a" is not free\n')
+
+
+def test_what_cannot_be_got_later_either_is_3(
+    url: str, client: LockerClient, free_url: str
+) -> None:
+    nowhere = f"--url={free_url}"
+    with client.semaphore("a", 2):
+        for arguments, problem in [
+            ((url, "--timeout=5"), 'key "a" is a semaphore of 2, not a lock'),
+            ((nowhere, "--timeout=0.1"), f"no answer from {free_url} within 0.1 s"),
+            # Nobody wants to wait, so that an answer is not waited for for long either.
+            ((nowhere, "--timeout=0"), f"no answer from {free_url} within 2 s"),
+        ]:
+            status, output, error = zmqlocker("lock", "a", *arguments, "--", "echo", "runs")
+            assert (status, output) == (3, "")
+            assert error.startswith(f"zmqlocker: {problem}")
 
 
 def test_a_wrong_command_line_is_2(url: str) -> None:
