@@ -200,8 +200,14 @@ class LeaseState:
         return self._was_lost
 
     def _story(self) -> str:
-        what = "was lost" if self._is_lost() else "was released"
-        return f"the lease of {self.key!r} {what}: others may have it by now"
+        lease, others = f"the lease of {self.key!r}", "others may have it by now"
+        if not self._held.is_ours:
+            return f"{lease} is the parent's: a forked child holds nothing"
+        if not self._is_lost():
+            return f"{lease} was released: {others}"
+        if self._held.is_closed and not self._held.given_back:
+            return f"{lease} was given back when its client was closed: {others}"
+        return f"{lease} was lost: {others}"
 
     def _begin_block(self) -> None:
         """Enter a `with` block, which must not run without the lock. Asks no server."""
@@ -253,8 +259,9 @@ class LeaseState:
             raise NotHeld(self._story())
         self._count -= 1
         if self._is_lost():
+            story = self._story()
             self._held.let_go()
-            raise NotHeld(self._story())
+            raise NotHeld(story)
         return self._count <= 0
 
     def __reduce__(self) -> NoReturn:

@@ -378,6 +378,12 @@ impl Client {
         }
     }
 
+    /// Whether it is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// How long a call waits if it does not say so itself.
     #[must_use]
     pub const fn timeout(&self) -> Option<Duration> {

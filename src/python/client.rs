@@ -394,11 +394,17 @@ impl LockerClient {
     /// Waits until what is held is given back: `spent` of a reservation, all of a lease.
     #[pyo3(signature = (held, spent=None))]
     fn _give_back(&self, py: Python<'_>, held: &Held, spent: Option<Vec<u64>>) -> PyResult<()> {
+        let left = held.left();
         let Some((granted, request)) = held.give_back(spent.map(SmallVec::from)) else {
             return Ok(());
         };
-        door::wait(py, |go_on| self.client.ask(&request, Some(granted), self.timeout, go_on))?;
-        Ok(())
+        let timeout = until_over(self.timeout, left);
+        door::wait(py, |go_on| {
+            match self.client.ask(&request, Some(granted), timeout.or(self.timeout), go_on) {
+                Err(Error::Unavailable { .. }) if timeout.is_some() => Ok(()),
+                asked => asked.map(drop),
+            }
+        })
     }
 
     /// How many seconds a call waits that does not say so itself, unless it is `next()`.
@@ -430,6 +436,12 @@ impl LockerClient {
             urls => format!("zmqlocker.LockerClient([{}])", urls.join(", ")),
         }
     }
+}
+
+/// How long it is waited for a server to take a lease back that is over by itself after `left`, if
+/// that is no longer than the caller would wait.
+pub(super) fn until_over(timeout: Option<Duration>, left: Option<Duration>) -> Option<Duration> {
+    left.filter(|left| timeout.is_none_or(|timeout| *left <= timeout))
 }
 
 /// How permits are held: leased for `ttl`, or reserved.

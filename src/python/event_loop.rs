@@ -11,13 +11,13 @@ use smallvec::SmallVec;
 use crate::asking::RequestId;
 use crate::config::Span;
 use crate::conversation::Outcome;
-use crate::engine::{Cost, GrantId, Hold, Key, Request, Wait};
+use crate::engine::{Cost, Hold, Key, Request, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{BootClock, Client, Heard};
-use crate::python::argument::{Count, Given, Seconds, Timeout, timeout};
+use crate::python::argument::{Count, Given, Seconds, Timeout, timeout, token};
 use crate::python::block::Block;
-use crate::python::client::{LockerClient, answer, decide, hold};
+use crate::python::client::{LockerClient, answer, decide, hold, until_over};
 use crate::python::demand::{Wanted, named, wait_up_to};
 use crate::python::held::Held;
 use crate::python::limit::limits;
@@ -65,6 +65,8 @@ enum Asked {
     Lock(Py<LockWish>, u64, Wait),
     Look,
     Refill(Py<Block>, Timestamp),
+    /// That a lease is taken back: until it is over by itself.
+    Release,
     Nothing,
 }
 
@@ -77,11 +79,11 @@ impl EventLoopClient {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn timeout(&self, given: Given<Timeout>) -> PyResult<Option<Duration>> {
-        Ok(self.client.get().timeout(given)?)
+    fn timeout(&self, given: Given<Timeout>) -> Result<Option<Duration>, Error> {
+        self.client.get().timeout(given)
     }
 
-    fn waits(&self, given: Given<Timeout>, left: Option<Seconds>) -> PyResult<Waits> {
+    fn waits(&self, given: Given<Timeout>, left: Option<Seconds>) -> Result<Waits, Error> {
         let all = Waits::from(self.timeout(given)?);
         Ok(if left.is_some() { Waits { left: self::timeout(left)?, ..all } } else { all })
     }
@@ -128,6 +130,9 @@ impl EventLoopClient {
                 Asked::Permits(_, _, policy) | Asked::Hold(_, _, policy),
                 Err(Error::Unavailable { .. }),
             ) if !matches!(policy, Policy::Raise) => client.fall_back(&request, policy),
+            (Asked::Release, Err(Error::Unavailable { .. })) => {
+                return Ok(py.None().into_bound(py));
+            }
             (_, judged) => judged?,
         };
         match &waiting.asked {
@@ -154,7 +159,7 @@ impl EventLoopClient {
                 block.get().lender.receive(*sent_at, heard)?;
                 Ok(py.None().into_bound(py))
             }
-            Asked::Nothing => Ok(py.None().into_bound(py)),
+            Asked::Release | Asked::Nothing => Ok(py.None().into_bound(py)),
             Asked::Seed => Err(Error::unexpected(&heard).into()),
         }
     }
@@ -383,7 +388,7 @@ impl EventLoopClient {
         timeout: Given<Timeout>,
         left: Option<Seconds>,
     ) -> PyResult<u64> {
-        let waits = self.waits(timeout, left)?;
+        let waits = self.waits(timeout, left).map_err(|error| wish.get().told(py, error))?;
         let wait = if wait { wait_up_to(waits.left) } else { Wait::No };
         let kept = wish.clone_ref(py);
         let request = wish.get().request(py, actor, wait)?;
@@ -396,11 +401,11 @@ impl EventLoopClient {
         &self,
         future: Py<PyAny>,
         key: &Bound<'_, PyString>,
-        token: Option<u64>,
+        token: Option<Count>,
         timeout: Given<Timeout>,
     ) -> PyResult<u64> {
         let timeout = self.timeout(timeout)?;
-        let request = Request::Break { key: named(key)?, grant: token.map(GrantId) };
+        let request = Request::Break { key: named(key)?, grant: self::token(token)? };
         self.begin(&request, future, timeout, || Asked::Nothing)
     }
 
@@ -462,13 +467,18 @@ impl EventLoopClient {
         held: &Held,
         spent: Option<SmallVec<[u64; 1]>>,
     ) -> PyResult<u64> {
+        let left = held.left();
         let Some((granted, request)) = held.give_back(spent) else {
             future.call_method1(py, pyo3::intern!(py, "set_result"), (py.None(),))?;
             return Ok(0);
         };
-        let timeout = self.timeout(Given::Nothing)?;
+        let all = self.timeout(Given::Nothing)?;
+        let (timeout, asked) = match until_over(all, left) {
+            Some(left) => (Some(left), Asked::Release),
+            None => (all, Asked::Nothing),
+        };
         let id = self.client().begin(&request, Some(granted), timeout)?;
-        self.waiting().insert(id, Waiting { future, timeout, asked: Asked::Nothing });
+        self.waiting().insert(id, Waiting { future, timeout, asked });
         Ok(id.0)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -52,6 +53,11 @@ impl Held {
         Ok(Self { client, wanted, hold, granted, given_back, process, decision })
     }
 
+    /// For how long a lease of this process is safe, if it is.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.client.lease_remaining(self.granted.filter(|_| self.is_ours())?)
+    }
+
     /// What gives it back, the first time.
     pub(super) fn give_back(
         &self,
@@ -83,6 +89,18 @@ impl Held {
     #[getter]
     fn given_back(&self) -> bool {
         self.given_back.load(Ordering::Acquire)
+    }
+
+    /// Whether this process was given it: a forked child was not.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Whether the client that was given it is closed, and has given it back.
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// For how many seconds a lease is safe; 0.0 if it is lost or given back, and without an end
@@ -128,11 +146,6 @@ impl Held {
 impl Held {
     fn all(&self) -> SmallVec<[u64; 1]> {
         self.wanted.costs().collect()
-    }
-
-    /// Whether this process holds it: a forked child does not.
-    fn is_ours(&self) -> bool {
-        self.process == std::process::id()
     }
 
     fn tell(&self, spent: Option<SmallVec<[u64; 1]>>) {
