@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import re
 import sys
 import threading
 import warnings
@@ -43,10 +45,10 @@ def actor_of_thread(*, stays: bool) -> int:
         return 0
     if not hasattr(_of_thread, "actor"):
         _of_thread.actor = next(_actors)
-    actor: int = _of_thread.actor
-    return actor
         # By this its name is found, for as long as it lives.
         threading.current_thread()._zmqlocker_actor = _of_thread.actor  # type: ignore[attr-defined]
+    actor: int = _of_thread.actor
+    return actor
 
 
 def actor_of_task() -> int:
@@ -57,8 +59,6 @@ def actor_of_task() -> int:
     return _of_task.setdefault(task, next(_actors))
 
 
-@dataclass(frozen=True)
-class LockHolder:
 def name_actors(error: DeadlockError) -> None:
     """Have an error tell the threads and tasks of this process by their names too."""
     names = {actor: task.get_name() for task, actor in list(_of_task.items())}
@@ -73,6 +73,8 @@ def name_actors(error: DeadlockError) -> None:
     error.args = (re.sub(ours, name, str(error)),)
 
 
+@dataclass(frozen=True)
+class LockHolder:
     """Who holds a lock: the name, host and process of a client, and its fencing token."""
 
     name: str
@@ -404,7 +406,16 @@ class Locking(Generic[L]):
 
         Raises `ConfigError` for a key or a length that can never work.
         """
-        wish = LockWish(_keys(key), "lock", size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
+        wish = LockWish(
+            _keys(key),
+            "lock",
+            size=1,
+            cost=1,
+            ttl=ttl,
+            max_hold=max_hold,
+            renew=renew,
+            timeout=timeout,
+        )
         return self._make_lock(wish, timeout, reentrant=reentrant, on_lost=on_lost)
 
     def rw_lock(
@@ -421,7 +432,9 @@ class Locking(Generic[L]):
         keys = _keys(key, several=False)
 
         def make(mode: str) -> L:
-            wish = LockWish(keys, mode, size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew)
+            wish = LockWish(
+                keys, mode, size=1, cost=1, ttl=ttl, max_hold=max_hold, renew=renew, timeout=timeout
+            )
             return self._make_lock(wish, timeout, reentrant=False, on_lost=on_lost)
 
         # What can never work is refused here.
@@ -449,6 +462,7 @@ class Locking(Generic[L]):
             ttl=ttl,
             max_hold=max_hold,
             renew=renew,
+            timeout=timeout,
         )
         return self._make_lock(wish, timeout, reentrant=False, on_lost=on_lost)
 

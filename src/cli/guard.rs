@@ -77,9 +77,7 @@ pub(super) struct Thing {
 
 impl GuardOptions {
     pub(super) fn term(&self) -> Result<Term, Error> {
-        let ttl = Span::Positive.parse("--ttl", self.ttl)?;
-        let max_hold = self.max_hold.map(|length| Span::Positive.parse("--max-hold", length));
-        Term::new(ttl, max_hold.transpose()?)
+        Term::parse(("--ttl", self.ttl), ("--max-hold", self.max_hold))
     }
 
     pub(super) fn wait(&self) -> Wait {

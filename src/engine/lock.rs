@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::config::Span;
 use crate::engine::key::Key;
 use crate::engine::limit::{AtOnce, Rate};
 use crate::engine::request::{Cost, Demand, GrantId};
@@ -146,17 +147,50 @@ impl Term {
     /// [`Error::Config`] if `ttl` is below [`Term::TTL_MIN`] or above [`Term::TTL_MAX`], or
     /// `max_hold` below `ttl`.
     pub fn new(ttl: Duration, max_hold: Option<Duration>) -> Result<Self, Error> {
-        let bad = |argument, problem| Err(Error::Config { argument, problem });
         if !(Self::TTL_MIN..=Self::TTL_MAX).contains(&ttl) {
-            let [min, max, given] =
-                [Self::TTL_MIN, Self::TTL_MAX, ttl].map(|ttl| ttl.as_secs_f64());
-            return bad("ttl", format!("must be from {min} to {max} s, not {given}"));
+            return Err(Self::bad_ttl("ttl", ttl.as_secs_f64()));
         }
         if let Some(given) = max_hold.filter(|max_hold| *max_hold < ttl) {
-            let [ttl, given] = [ttl, given].map(|length| length.as_secs_f64());
-            return bad("max_hold", format!("must be at least the ttl of {ttl} s, not {given}"));
+            return Err(Self::bad_max_hold("max_hold", ttl, given.as_secs_f64()));
         }
         Ok(Self { ttl, max_hold })
+    }
+
+    /// The same of seconds, under the names by which the caller knows them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Term::new`], and for what is no number.
+    pub fn parse(
+        (ttl_name, ttl): (&'static str, f64),
+        (max_hold_name, max_hold): (&'static str, Option<f64>),
+    ) -> Result<Self, Error> {
+        let span = Self::TTL_MIN.as_secs_f64()..=Self::TTL_MAX.as_secs_f64();
+        if !span.contains(&ttl) {
+            return Err(Self::bad_ttl(ttl_name, ttl));
+        }
+        let ttl = Span::Positive.parse(ttl_name, ttl)?;
+        let Some(given) = max_hold else { return Self::new(ttl, None) };
+        let max_hold = match given {
+            0.0.. => Span::NotNegative.parse(max_hold_name, given)?,
+            _ => Duration::ZERO,
+        };
+        if max_hold < ttl {
+            return Err(Self::bad_max_hold(max_hold_name, ttl, given));
+        }
+        Self::new(ttl, Some(max_hold))
+    }
+
+    fn bad_ttl(argument: &'static str, given: f64) -> Error {
+        let [min, max] = [Self::TTL_MIN, Self::TTL_MAX].map(|ttl| ttl.as_secs_f64());
+        let problem = format!("must be from {min} to {max} s, not {given}");
+        Error::Config { argument, problem }
+    }
+
+    fn bad_max_hold(argument: &'static str, ttl: Duration, given: f64) -> Error {
+        let ttl = ttl.as_secs_f64();
+        let problem = format!("must be at least the ttl of {ttl} s, not {given}");
+        Error::Config { argument, problem }
     }
 
     /// Whether messages of the holder renew it.
@@ -234,5 +268,25 @@ mod tests {
         assert!(!Term::new(second, Some(second)).unwrap().is_renewed());
         assert!(Term::new(second, Some(second / 2)).is_err());
         assert!(Term::new(Duration::from_millis(99), None).is_err());
+    }
+
+    #[test]
+    fn seconds_that_are_no_term_are_told_the_bound_under_the_name_of_the_caller() {
+        let term = Term::parse(("--ttl", 0.1), ("--max-hold", Some(0.1))).unwrap();
+        assert_eq!(term, Term::new(Term::TTL_MIN, Some(Term::TTL_MIN)).unwrap());
+        for given in [0.0, -1.0, 0.099, 86_400.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let problem = Term::parse(("--ttl", given), ("--max-hold", None)).unwrap_err();
+            assert_eq!(
+                problem.to_string(),
+                format!("--ttl must be from 0.1 to 86400 s, not {given}")
+            );
+        }
+        for given in [0.0, -1.0, 0.7, f64::NAN, f64::NEG_INFINITY] {
+            let problem = Term::parse(("ttl", 0.8), ("max_hold", Some(given))).unwrap_err();
+            let told = format!("max_hold must be at least the ttl of 0.8 s, not {given}");
+            assert_eq!(problem.to_string(), told);
+        }
+        let endless = Term::parse(("ttl", 0.8), ("max_hold", Some(f64::INFINITY))).unwrap_err();
+        assert!(endless.to_string().contains("at most 1000000000 seconds, not inf"));
     }
 }

@@ -1,12 +1,15 @@
 //! Arguments as Python gives them.
 
+use std::num::FpCategory;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::inspect::PyStaticExpr;
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::config::{Span, Url};
+use crate::engine::GrantId;
 use crate::error::Error;
 
 /// A whole number. One that is beyond what is read becomes the largest or the smallest that is,
@@ -18,6 +21,9 @@ impl<'py> FromPyObject<'_, 'py> for Count {
     const INPUT_TYPE: PyStaticExpr = i64::INPUT_TYPE;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if object.is_instance_of::<PyBool>() {
+            return Err(PyTypeError::new_err(format!("must be a number, not {}", &*object)));
+        }
         match object.extract::<i128>() {
             Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
                 Ok(Self(if object.lt(0)? { i128::MIN } else { i128::MAX }))
@@ -78,7 +84,30 @@ impl<'py> FromPyObject<'_, 'py> for Seconds {
 pub(super) type Timeout = Option<Seconds>;
 
 pub(super) fn timeout(timeout: Timeout) -> Result<Option<Duration>, Error> {
-    timeout.map(|seconds| Span::Positive.parse("timeout", seconds.0)).transpose()
+    let Some(Seconds(seconds)) = timeout else { return Ok(None) };
+    let instead = match seconds.classify() {
+        FpCategory::Zero => ": `try_acquire()` does not wait",
+        FpCategory::Infinite if seconds > 0.0 => ": `None` waits without an end",
+        _ => "",
+    };
+    Span::Positive.parse("timeout", seconds).map(Some).map_err(|error| match error {
+        Error::Config { argument, problem } => {
+            Error::Config { argument, problem: problem + instead }
+        }
+        other => other,
+    })
+}
+
+/// The fencing token of a lease.
+pub(super) fn token(token: Option<Count>) -> Result<Option<GrantId>, Error> {
+    let Some(Count(number)) = token else { return Ok(None) };
+    match u64::try_from(number) {
+        Ok(token) if token < 1 << 63 => Ok(Some(GrantId(token))),
+        _ => {
+            let problem = format!("must be from 0 to 2^63 - 1, not {number}");
+            Err(Error::Config { argument: "token", problem })
+        }
+    }
 }
 
 /// An argument that may be left out where `None` says something else.

@@ -10,7 +10,7 @@ use pyo3::types::{PyString, PyTuple};
 use smallvec::SmallVec;
 
 use crate::config::{ClientConfig, Span};
-use crate::engine::{GrantId, Hold, Reply, Request, Wait};
+use crate::engine::{Hold, Reply, Request, Term, Wait};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::{Client, Heard, PerProcess, client_keys};
@@ -342,7 +342,7 @@ impl LockerClient {
         wait: bool,
         timeout: Given<Timeout>,
     ) -> PyResult<Option<Held>> {
-        let timeout = self.timeout(timeout)?;
+        let timeout = self.timeout(timeout).map_err(|error| wish.told(py, error))?;
         let wait = if wait { wait_up_to(timeout) } else { Wait::No };
         let heard = self.ask(py, &wish.request(py, actor, wait)?, timeout)?;
         let held = heard.granted().is_some();
@@ -361,11 +361,11 @@ impl LockerClient {
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyString>,
-        token: Option<u64>,
+        token: Option<Count>,
         timeout: Given<Timeout>,
     ) -> PyResult<()> {
         let timeout = self.timeout(timeout)?;
-        let request = Request::Break { key: named(key)?, grant: token.map(GrantId) };
+        let request = Request::Break { key: named(key)?, grant: self::token(token)? };
         self.ask(py, &request, timeout).map(drop)
     }
 
@@ -448,7 +448,7 @@ pub(super) fn until_over(timeout: Option<Duration>, left: Option<Duration>) -> O
 pub(super) fn hold(ttl: Option<Seconds>) -> Result<Hold, Error> {
     match ttl {
         None => Ok(Hold::Reserve),
-        Some(seconds) => Hold::lease(Span::Positive.parse("ttl", seconds.0)?),
+        Some(Seconds(ttl)) => Term::parse(("ttl", ttl), ("max_hold", None)).map(Hold::Lease),
     }
 }
 

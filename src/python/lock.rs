@@ -3,12 +3,11 @@
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::config::Span;
 use crate::engine::{
     Cost, Hold, LockPage, LockRequest, LockRow, Locks, Mode, Request, Shape, Term, Wait,
 };
 use crate::error::Error;
-use crate::python::argument::{Count, Seconds};
+use crate::python::argument::{Count, Given, Seconds, Timeout, timeout};
 use crate::python::decision::seconds_up;
 use crate::python::demand::{Wanted, key, plain};
 
@@ -21,8 +20,9 @@ pub(super) struct LockWish {
 
 #[pymethods]
 impl LockWish {
+    /// `timeout` is looked at and not kept.
     #[new]
-    #[pyo3(signature = (keys, mode, *, size, cost, ttl, max_hold, renew))]
+    #[pyo3(signature = (keys, mode, *, size, cost, ttl, max_hold, renew, timeout: "object"))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
         py: Python<'_>,
@@ -33,23 +33,25 @@ impl LockWish {
         ttl: Seconds,
         max_hold: Option<Seconds>,
         renew: bool,
+        timeout: Given<Timeout>,
     ) -> PyResult<Self> {
+        let keys = keys.iter().map(plain).collect::<Result<Vec<_>, Error>>()?;
+        let told = |error| for_keys(py, &keys, error);
         let mode = match mode {
             "read" => Mode::Read,
             "write" => Mode::Write,
             "permits" => {
                 let bad = |problem| Error::Config { argument: "size", problem };
-                let size = Cost::new(size.0).map_err(|error| bad(problem_of(error)))?;
-                Mode::Permits { size, cost: Cost::new(cost.0)? }
+                let size = Cost::new(size.0).map_err(|error| told(bad(problem_of(error))))?;
+                Mode::Permits { size, cost: Cost::new(cost.0).map_err(told)? }
             }
             _ => Mode::Exclusive,
         };
-        let ttl = Span::Positive.parse("ttl", ttl.0)?;
-        let max_hold = max_hold.map(|length| Span::Positive.parse("max_hold", length.0));
-        let max_hold = if renew { max_hold.transpose()? } else { Some(ttl) };
-        let keys = keys.iter().map(|key| Ok((plain(key)?, mode)));
-        let parts = keys.collect::<Result<_, Error>>()?;
-        let wish = Self { parts, term: Term::new(ttl, max_hold)? };
+        let max_hold = if renew { max_hold.map(|length| length.0) } else { Some(ttl.0) };
+        let term = Term::parse(("ttl", ttl.0), ("max_hold", max_hold)).map_err(told)?;
+        timeout.given().map(self::timeout).transpose().map_err(told)?;
+        let parts = keys.into_iter().map(|key| (key, mode)).collect();
+        let wish = Self { parts, term };
         wish.locks(py)?;
         Ok(wish)
     }
@@ -68,6 +70,12 @@ impl LockWish {
 }
 
 impl LockWish {
+    /// Names the keys in an error.
+    pub(super) fn told(&self, py: Python<'_>, error: Error) -> Error {
+        let keys: Vec<_> = self.keys(py);
+        for_keys(py, &keys, error)
+    }
+
     pub(super) fn request(
         &self,
         py: Python<'_>,
@@ -91,6 +99,18 @@ impl LockWish {
     fn locks(&self, py: Python<'_>) -> Result<Locks<'_>, Error> {
         let parts = self.parts.iter().map(|(name, mode)| Ok((key(name.to_str(py))?, *mode)));
         Locks::new(parts.collect::<Result<Vec<_>, Error>>()?)
+    }
+}
+
+/// Names the keys in an error about another argument.
+fn for_keys(py: Python<'_>, keys: &[Py<PyString>], error: Error) -> Error {
+    match error {
+        Error::Config { argument, problem } if argument != "key" => {
+            let names = keys.iter().filter_map(|key| key.to_str(py).ok());
+            let names = names.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+            Error::Config { argument, problem: format!("{problem}, for {names}") }
+        }
+        other => other,
     }
 }
 

@@ -114,6 +114,10 @@ def test_a_call_says_for_itself_how_long_it_waits() -> None:
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
 def test_a_timeout_out_of_bounds_is_named(free_url: str, timeout: float) -> None:
     match = r"^timeout must be above 0 and at most 1000000000 seconds, not"
+    if timeout == 0:
+        match += r" 0.0: `try_acquire\(\)` does not wait$"
+    elif timeout == float("inf"):
+        match += " inf: `None` waits without an end$"
     with pytest.raises(ConfigError, match=match):
         LockerClient(free_url, timeout=timeout)
     with LockerClient(free_url) as client, pytest.raises(ConfigError, match=match):

@@ -19,7 +19,7 @@ from zmqlocker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -34,15 +34,18 @@ def client() -> Iterator[LockerClient]:
 
 @pytest.mark.parametrize("ttl", [0, -1.0, 0.0999, 86_400.1, float("nan"), float("inf")])
 def test_a_ttl_out_of_its_bounds_is_named(client: LockerClient, ttl: float) -> None:
+    match = r"^ttl must be from 0.1 to 86400 s, not "
     for make in (
         client.lock,
         client.leader,
         lambda key, **options: client.semaphore(key, 2, **options),
     ):
-        with pytest.raises(ConfigError, match=r"^ttl must be "):
+        with pytest.raises(ConfigError, match=match):
             make("a", ttl=ttl)
-    with pytest.raises(ConfigError, match=r"^ttl must be "):
+    with pytest.raises(ConfigError, match=match):
         client.rw_lock("a", ttl=ttl)
+    with pytest.raises(ConfigError, match=match), client.limit("ruled", ttl=ttl):
+        pytest.fail("entered with a lease that cannot be")
     for good in (0.1, 86_400.0):
         with client.lock("a", ttl=good):
             pass
@@ -50,8 +53,45 @@ def test_a_ttl_out_of_its_bounds_is_named(client: LockerClient, ttl: float) -> N
 
 @pytest.mark.parametrize("max_hold", [0, -1.0, 0.79, float("nan")])
 def test_a_max_hold_that_cannot_be_is_named(client: LockerClient, max_hold: float) -> None:
-    with pytest.raises(ConfigError, match=r"^max_hold must be "):
+    match = r'^max_hold must be at least the ttl of 0.8 s, not .*, for "a"$'
+    with pytest.raises(ConfigError, match=match):
         client.lock("a", max_hold=max_hold)
+
+
+def test_what_is_out_of_its_bounds_names_the_keys(client: LockerClient) -> None:
+    lock = client.lock("a")
+    calls: list[Callable[[], object]] = [
+        lambda: client.lock("a", ttl=0),
+        lambda: client.lock("a", timeout=0),
+        lambda: client.semaphore("a", 0),
+        lambda: client.semaphore("a", 2, cost=0),
+        lambda: client.locked("a", ttl=0),
+        lambda: lock.acquire(timeout=-1.0),
+        lambda: lock.try_acquire(timeout=0),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=r', for "a"$'):
+            call()
+    with pytest.raises(ConfigError, match=r'^ttl must be .*, for "a", "b"$'):
+        client.lock(["a", "b"], ttl=0)
+
+
+@pytest.mark.parametrize("token", [-1, 2**63, 2**200])
+def test_what_can_be_no_token_is_named(client: LockerClient, token: int) -> None:
+    with pytest.raises(ConfigError, match=r"^token must be from 0 to 2\^63 - 1, not "):
+        client.break_lock("a", token=token)
+
+
+def test_an_argument_of_another_kind_is_named(client: LockerClient) -> None:
+    wrong: list[dict[str, Any]] = [{"ttl": "1"}, {"max_hold": "1"}, {"timeout": "1"}]
+    for options in wrong:
+        (name,) = options
+        with pytest.raises(TypeError, match=f"'{name}'"):
+            client.lock("a", **options)
+    sizes: list[Any] = [True, 1.5, "2"]
+    for size in sizes:
+        with pytest.raises(TypeError, match="'size'"):
+            client.semaphore("a", size)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 257, "ä" * 129, "\ud800"])
