@@ -154,6 +154,11 @@ impl KeyState {
         matches!(self.limits.shape(), Some(Shape::Semaphore(_)))
     }
 
+    /// Whether forgetting the key changes no answer that anybody could count on.
+    pub(super) fn may_be_forgotten(&self, now: Timestamp) -> bool {
+        self.is_idle(now) && !self.has_size()
+    }
+
     /// Whether forgetting the key changes no answer.
     fn is_idle(&self, now: Timestamp) -> bool {
         self.holders.leases().is_empty()

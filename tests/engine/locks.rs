@@ -220,6 +220,26 @@ fn the_size_of_a_semaphore_is_remembered_while_there_is_room() {
 }
 
 #[test]
+fn a_lock_that_nobody_holds_or_waits_for_may_become_another_kind_of_lock() {
+    let mut desk = Desk::new(&[], &[]);
+    let session = desk.greet(1);
+    let kinds = [M, READ, M, WRITE];
+    for (mode, other) in kinds.into_iter().zip(kinds.into_iter().cycle().skip(1)) {
+        let grant = desk.take(session, 0, &[("k", mode)]).unwrap();
+        let refused = desk.ask(session, &lock(&[("k", other)], None, term(SECOND), 0));
+        assert_eq!(code(&refused), Some(Code::KindMismatch), "{mode:?} {other:?}");
+        assert_eq!(desk.release(session, grant), None);
+    }
+    // With others, of which one stays what it is.
+    let both = [("k", M), ("s", M)];
+    let grant = desk.take(session, 0, &[("s", permits(2, 1))]).unwrap();
+    assert_eq!(desk.release(session, grant), None);
+    let refused = desk.ask(session, &lock(&both, None, term(SECOND), 0));
+    assert_eq!(code(&refused), Some(Code::KindMismatch));
+    assert!(desk.take(session, 0, &[("k", READ)]).is_some());
+}
+
+#[test]
 fn a_request_that_is_refused_says_nothing_about_what_a_key_is() {
     let mut desk = Desk::new(&[], &[]);
     let session = desk.greet(1);

@@ -50,30 +50,38 @@ impl<A> Gate<A> {
         locks: &Locks<'_>,
     ) -> Result<Parts, Problem> {
         for (key, mode) in locks.parts() {
-            self.check_lock(*key, *mode)?;
+            self.check_lock(now, *key, *mode)?;
         }
         let mut parts = Parts::with_capacity(locks.parts().len());
         for (key, mode) in locks.parts() {
-            let rule = || (self.limits_of_lock(mode.shape()), PatternId::LOCKS);
-            let id = match self.table.find(Space::Locks, *key) {
-                Some(id) => id,
-                None => self.add(now, *key, rule(), &parts)?,
+            let known = self.table.find(Space::Locks, *key);
+            let shape = known.and_then(|id| self.table.get(id)?.limits.shape());
+            let id = match known {
+                Some(id) if shape == Some(mode.shape()) => id,
+                other => {
+                    if let Some(other) = other {
+                        // It may be forgotten, or this would have been refused.
+                        self.table.remove(other);
+                    }
+                    let rule = (self.limits_of_lock(mode.shape()), PatternId::LOCKS);
+                    self.add(now, *key, rule, &parts)?
+                }
             };
             parts.push((id, mode.permits()));
         }
         Ok(parts)
     }
 
-    /// Whether a key can ever be a lock that has this mode.
-    fn check_lock(&self, key: Key<'_>, mode: Mode) -> Result<(), Problem> {
+    /// Whether a key can be a lock that has this mode: as long as it is in use it is what it is.
+    fn check_lock(&self, now: Timestamp, key: Key<'_>, mode: Mode) -> Result<(), Problem> {
         let (name, shape) = (key.as_str(), mode.shape());
         let mismatch = |is: &str| {
             let message = format!("key {name:?} is {is}, not {shape}: use another key");
             Err(Problem { code: Code::KindMismatch, message })
         };
-        if let Some(id) = self.table.find(Space::Locks, key) {
-            let found = self.table.get(id).and_then(|state| state.limits.shape());
-            if let Some(other) = found.filter(|found| *found != shape) {
+        let known = self.table.find(Space::Locks, key).and_then(|id| self.table.get(id));
+        if let Some(state) = known.filter(|state| !state.may_be_forgotten(now)) {
+            if let Some(other) = state.limits.shape().filter(|found| *found != shape) {
                 return mismatch(&other.to_string());
             }
         } else if let Some(limits) = self.rules.named(key) {
