@@ -13,6 +13,7 @@ use redb::{Database, DatabaseError, ReadableTable, StorageError};
 use crate::engine::{GrantId, Machine, Restored, Unfit};
 use crate::error::Error;
 use crate::net::host::host_name;
+use crate::net::journal::LOG;
 use crate::net::records::{Entry, HANDED_OVER, LEASES, NUMBERS, RUN, USAGE, commit};
 use crate::time::Timestamp;
 
@@ -86,6 +87,15 @@ impl Ledger {
             .mode(0o700)
             .create(folder)
             .map_err(|error| unusable(&error))?;
+        let file = fs::metadata(folder.join(FILE));
+        // A crash of the very first start may leave an empty one: then there is no trace of others.
+        if file.map_or(0, |file| file.len()) == 0 && folder.join(SERVER).exists() {
+            log::warn!(
+                target: LOG, event = "lost", data_dir = name.as_str();
+                "nothing is in {FILE} of the data_dir {name:?}, though a server has had it: what \
+                 was used and who holds locks is forgotten"
+            );
+        }
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create_with_file_format_v3(true)

@@ -166,3 +166,24 @@ def test_a_file_that_is_none_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"usage\.redb in its place, or move it away"):
         LockerServer(1, 60.0, "tcp://127.0.0.1:*", data_dir=tmp_path, block=False)
     assert (tmp_path / "usage.redb").read_bytes().startswith(b"not a database")
+
+
+@pytest.mark.parametrize("how", ["empty", "gone"])
+def test_a_file_that_has_lost_all_is_warned_of(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def serve() -> list[str]:
+        caplog.clear()
+        LockerServer(1, 60.0, "tcp://127.0.0.1:*", data_dir=tmp_path, block=False).stop()
+        return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+    file = tmp_path / "usage.redb"
+    # As a crash of the first start may leave it.
+    file.touch()
+    assert serve() == []
+    assert serve() == []
+    file.unlink()
+    if how == "empty":
+        file.touch()
+    (warning,) = serve()
+    assert warning.startswith(f'nothing is in usage.redb of the data_dir "{tmp_path}", though')
