@@ -58,8 +58,11 @@ impl Home {
         self.send(now, Purpose::Beat { incarnation, is_leaving }, message);
     }
 
+    /// Has its entry end. Others may take all that it is home of from that instant on, without a
+    /// wait: so it is home of nothing before, whatever it learns meanwhile.
     fn quit(&mut self, now: Timestamp) {
         let Some(membership) = self.membership else { return };
+        self.quitting = Some(membership.last);
         let key = server_key(&self.settings.name);
         let guards = vec![Guard::Modified(key.clone(), membership.last)];
         let transaction = Transaction { guards, changes: vec![Change::Delete(key)] };
@@ -136,7 +139,15 @@ impl Home {
         {
             membership.last = membership.last.max(revision);
             self.until = self.until.max(sent + self.times.alive);
+            self.see_last();
         }
+    }
+
+    /// A beat that is later than the one after which the entry was to end shows that it has not
+    /// ended; what was asked for then is refused from now on.
+    pub(super) fn see_last(&mut self) {
+        let last = self.membership.map(|membership| membership.last);
+        self.quitting = self.quitting.filter(|quit_after| last <= Some(*quit_after));
     }
 
     /// This server is a member from now on. It has nothing yet.

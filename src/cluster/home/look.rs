@@ -171,6 +171,7 @@ impl Home {
             (Some(membership), Some((created, modified))) if membership.incarnation == created => {
                 // A beat whose answer is not here yet. It gives no time.
                 membership.last = membership.last.max(modified);
+                self.see_last();
             }
             (Some(_), found) => {
                 self.drop_all();

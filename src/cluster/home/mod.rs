@@ -150,6 +150,9 @@ pub struct Home {
     /// Since when a partition is about to come.
     expecting: Option<Timestamp>,
     leaving: Option<Leaving>,
+    /// The beat after which this server has asked for the end of its entry. It may do nothing from
+    /// then on, unless a later beat shows that the entry did not end and cannot.
+    quitting: Option<Revision>,
     /// How long leases are about to be, where the registry does not say so yet.
     covers: BTreeMap<Partition, Duration>,
     /// Partitions whose holds were read and can be deleted.
@@ -252,6 +255,7 @@ impl Home {
             state_at: Revision::NONE,
             expecting: None,
             leaving: None,
+            quitting: None,
             covers: BTreeMap::new(),
             read_holds: Vec::new(),
             has_ended: false,
@@ -303,7 +307,7 @@ impl Home {
     pub fn standing(&self, now: Timestamp, partition: Partition) -> Standing {
         match &self.owned[partition] {
             None => Standing::Elsewhere,
-            Some(Owned { epoch, start, hold: Hold::Here }) if now < self.until => {
+            Some(Owned { epoch, start, hold: Hold::Here }) if now < self.alive_until() => {
                 if now < *start {
                     Standing::Reclaiming(*epoch, *start)
                 } else {
@@ -318,7 +322,7 @@ impl Home {
     /// off.
     #[must_use]
     pub fn alive_until(&self) -> Timestamp {
-        self.until
+        if self.quitting.is_some() { Timestamp::ZERO } else { self.until }
     }
 
     /// The server that is home of a partition and its URL, as far as this one knows.
@@ -420,6 +424,7 @@ impl Home {
     fn drop_all(&mut self) {
         self.until = Timestamp::ZERO;
         self.membership = None;
+        self.quitting = None;
         for partition in Partition::all() {
             self.lose(partition);
         }

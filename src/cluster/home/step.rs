@@ -40,7 +40,7 @@ impl Home {
             return self.found(now);
         }
         let Some(membership) = self.membership else { return };
-        if self.until <= now {
+        if self.alive_until() <= now {
             return;
         }
         self.is_due = false;
@@ -67,7 +67,7 @@ impl Home {
     pub(super) fn has_handed_all(&self) -> bool {
         self.leaving.is_some_and(|leaving| leaving.told_at.is_some())
             && self.owned.iter().all(|(_, owned)| owned.is_none())
-            && self.step.asked_at.is_none()
+            && self.step.is_free(self.looked)
     }
 
     /// Finds who should have what, as it looks from here.
