@@ -333,3 +333,11 @@ def test_the_dashboard_shows_only_what_is_scraped(
         names = set(re.findall(r"\b(?:zmqlocker|process)_\w+", expression))
         assert names
         assert names <= scraped, expression
+
+
+def test_alerts_are_about_what_is_scraped(server: LockerServer, client: LockerClient) -> None:
+    client.try_acquire("api")
+    alerts = (ROOT / "deploy" / "alerts.yml").read_text()
+    names = set(re.findall(r"\b(?:zmqlocker|process)_\w+", alerts))
+    assert names
+    assert names <= set(scrape(server))

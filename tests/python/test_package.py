@@ -133,7 +133,7 @@ def test_guides_have_examples() -> None:
 
 
 def test_there_are_examples_in_the_readme() -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
 
 
 def test_the_command_of_the_package_runs() -> None:
