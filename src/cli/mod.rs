@@ -7,6 +7,7 @@ mod break_lock;
 mod change;
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod guard;
 use crate::json;
@@ -17,6 +18,7 @@ mod lock;
 mod logger;
 mod ls;
 mod next;
+mod notify;
 mod ping;
 mod running;
 mod serve;
@@ -96,6 +98,7 @@ enum Command {
     Ping(ping::Ping),
     Check(check::Check),
     Keygen(keygen::Keygen),
+    Completions(completions::Completions),
     Demo(demo::Demo),
 }
 
@@ -121,6 +124,7 @@ impl Command {
             Self::Ping(ping) => ping.run(),
             Self::Check(check) => check.run(),
             Self::Keygen(keygen) => keygen.run(),
+            Self::Completions(completions) => completions.run(),
             Self::Demo(demo) => demo.run(program),
         }
     }

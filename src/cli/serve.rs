@@ -9,7 +9,8 @@ use log::Log;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 
 use crate::cli::logger::LogOptions;
-use crate::cli::signals::Signals;
+use crate::cli::notify::Notifier;
+use crate::cli::signals::{Signal, Signals};
 use crate::cli::{Failure, Status};
 use crate::config::{ServerConfig, Span, Url};
 use crate::engine::{Limits, SomeBounds};
@@ -19,9 +20,10 @@ use crate::observe::WatchAddress;
 
 const SIGNALS: &str = "\
 SIGTERM and SIGINT stop the server: who waits is told to ask again, and with --data-dir who holds \
-a lock goes on holding it. SIGHUP reads the limits of --config and the list of --clients anew, \
-what was used stays used, and a file that is wrong changes nothing; without either it stops the \
-server.";
+a lock goes on holding it. With --drain those who wait are served first, and without --data-dir \
+those who hold something may give it back, while nobody else begins to wait or to hold; a second \
+signal stops it at once. SIGHUP reads the limits of --config and the list of --clients anew, what \
+was used stays used, and a file that is wrong changes nothing; without either it stops the server.";
 
 const STATUSES: &str = "\
 Exit status: 0 stopped by a signal, 2 a wrong option or file, a URL that cannot be bound or a \
@@ -85,6 +87,16 @@ pub(super) struct Serve {
     /// Serve other hosts although nothing is encrypted and everybody is let in.
     #[arg(long)]
     bind_anyway: bool,
+    /// How long a stop may take while somebody waits, or holds what does not outlive the server.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0.0,
+        env = "ZMQLOCKER_DRAIN",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
+    drain: f64,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -93,6 +105,7 @@ impl Serve {
     pub(super) fn run(self, take_log: impl FnOnce(Box<dyn Log>)) -> Result<Status, Failure> {
         self.log.start(take_log);
         let bind_anyway = self.bind_anyway;
+        let drain = Span::NotNegative.parse("drain", self.drain)?;
         let settings = self.settings()?;
         let config = settings.resolve()?;
         if !bind_anyway {
@@ -101,18 +114,15 @@ impl Serve {
         // A log that nobody reads any more is no reason to end.
         let signals = Signals::hear(&[SIGHUP, SIGINT, SIGPIPE, SIGTERM])?;
         let server = Arc::new(Server::start(&config)?);
-        let running = Arc::clone(&server);
+        let notifier = Arc::new(Notifier::from_environment());
+        notifier.ready(server.url());
+        let (running, told) = (Arc::clone(&server), Arc::clone(&notifier));
+        let mut desk = Desk { server: running, settings, notifier: told, drain, stops: false };
         let listener = signals.act(move |signal| {
-            match signal.number {
-                SIGPIPE => {}
-                SIGHUP if settings.config.is_some() || settings.clients.is_some() => {
-                    reload(&running, &settings);
-                }
-                _ => running.stopper().stop(),
-            }
+            desk.handle(signal);
             true
         })?;
-        let outcome = wait(&server);
+        let outcome = wait(&server, &notifier);
         listener.stop();
         server.stop();
         log::logger().flush();
@@ -182,17 +192,63 @@ fn refuse_strangers(config: &ServerConfig) -> Result<(), Error> {
     Err(Error::Config { argument: "url", problem })
 }
 
-fn reload(server: &Server, settings: &ServerSettings) {
-    match settings.resolve() {
-        Ok(config) => server.reload(config),
-        Err(error) => server.refuse_reload(&error),
+/// What signals do to a server.
+struct Desk {
+    server: Arc<Server>,
+    settings: ServerSettings,
+    notifier: Arc<Notifier>,
+    /// How long a stop may take.
+    drain: Duration,
+    /// Whether it is stopping.
+    stops: bool,
+}
+
+impl Desk {
+    fn handle(&mut self, signal: Signal) {
+        match signal.number {
+            SIGPIPE => {}
+            SIGHUP if self.settings.config.is_some() || self.settings.clients.is_some() => {
+                self.reload();
+            }
+            _ => self.stop(),
+        }
+    }
+
+    fn reload(&self) {
+        self.notifier.reloading();
+        match self.settings.resolve() {
+            Ok(config) => self.server.reload(config),
+            Err(error) => self.server.refuse_reload(&error),
+        }
+        self.notifier.ready(self.server.url());
+    }
+
+    /// Stops: the first time in order, and then at once.
+    fn stop(&mut self) {
+        let is_first = !std::mem::replace(&mut self.stops, true);
+        if is_first {
+            self.notifier.stopping(self.drain);
+        }
+        if is_first && !self.drain.is_zero() {
+            self.server.stopper().drain(self.drain);
+        } else {
+            self.server.stopper().stop();
+        }
     }
 }
 
-/// Waits for the end of a server.
-fn wait(server: &Server) -> Result<(), Error> {
+/// Waits for the end of a server, and tells meanwhile that it lives.
+fn wait(server: &Server, notifier: &Notifier) -> Result<(), Error> {
+    let watchdog = notifier.watchdog_interval();
+    let mut seen = None;
     loop {
-        if let Some(outcome) = server.wait(Duration::from_secs(3600)) {
+        // The number is of the turn before: one that hangs shows in the next round.
+        let turns = watchdog.map(|_| server.turns());
+        if turns != seen {
+            notifier.alive();
+            seen = turns;
+        }
+        if let Some(outcome) = server.wait(watchdog.unwrap_or(Duration::from_secs(3600))) {
             return outcome;
         }
     }

@@ -29,6 +29,9 @@ pub enum Input<'a, 'b, E> {
     Rules(Rules),
     /// Nothing but the time.
     Tick,
+    /// The service is about to end: nobody begins to wait or to hold any more. Those who wait go
+    /// on, and are served.
+    Drain,
     /// The service ends: whoever waits is answered now.
     Close,
 }

@@ -134,6 +134,7 @@ impl<E> Machine<E> {
             }
             Input::Rules(rules) => self.gate.set_rules(now, rules),
             Input::Tick => {}
+            Input::Drain => self.gate.drain(),
             Input::Close => {
                 self.closing = true;
                 self.gate.close(now);
@@ -441,8 +442,7 @@ impl<E> Machine<E> {
                 if decision.allowed { &mut self.tally.allowed } else { &mut self.tally.refused };
             *counter += 1;
             if self.closing && !decision.allowed {
-                let message = "the server stops: ask again, or another one".to_owned();
-                reply = Reply::Refuse(Problem { code: Code::Closing, message });
+                reply = Reply::Refuse(Problem::closing());
             }
         }
         let answered = Asked::Answered(reply.clone(), charges);

@@ -331,6 +331,14 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Nothing is begun any more that would outlast the server.
+    pub(super) fn closing() -> Self {
+        let message = "the server stops: ask again, or another one".to_owned();
+        Self { code: Code::Closing, message }
+    }
+}
+
 /// The kinds of problems; the numbers are those of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -28,6 +28,14 @@ impl Clock for BootClock {
     }
 }
 
+/// Microseconds of `CLOCK_MONOTONIC`, by which systemd tells what came first.
+#[must_use]
+pub fn monotonic_micros() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    // Both are positive on this clock, and the seconds of centuries fit.
+    time.tv_sec.cast_unsigned() * 1_000_000 + time.tv_nsec.cast_unsigned() / 1_000
+}
+
 /// The time of day, since 1970: to show to people, never to decide by.
 #[must_use]
 pub fn unix_time() -> Duration {

@@ -1,10 +1,11 @@
 //! What a server writes into the log, and how often: nobody can flood it.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use crate::access;
 use crate::config::{Security, ServerConfig, Url};
-use crate::engine::{FixedWindow, Rate, Rules};
+use crate::engine::{FixedWindow, Rate, Rules, Tally};
 use crate::error::Error;
 use crate::net::desk::client_info;
 use crate::net::ledger::Found;
@@ -175,6 +176,16 @@ impl Journal {
         }
     }
 
+    pub(super) fn drain(&self, length: Duration, tally: &Tally) {
+        let (endpoint, seconds) = (&self.endpoint, length.as_secs_f64());
+        let Tally { waiting, leases, .. } = tally;
+        log::info!(
+            target: LOG, event = "drain", url = endpoint.as_str(), seconds = seconds,
+            waiting = waiting, leases = leases;
+            "{endpoint} stops within {seconds} s: {waiting} wait, {leases} leases are held"
+        );
+    }
+
     pub(super) fn stop(&self, stats: ServerStats) {
         let endpoint = &self.endpoint;
         let ServerStats { go, sorry, bad_messages, .. } = stats;
@@ -333,8 +344,6 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ mod clock;
 mod connections;
 mod context;
 mod desk;
+mod ending;
 mod exchange;
 mod guard;
 mod host;
@@ -43,7 +44,7 @@ mod watcher;
 
 pub use asking_all::AskingAll;
 pub use client::{Client, Granted, Heard};
-pub use clock::{BootClock, unix_time};
+pub use clock::{BootClock, monotonic_micros, unix_time};
 pub use context::{has_curve, libzmq_version};
 pub use key_file::{client_keys, new_keys, read_secret, write_keys};
 pub use lender::{AtOnce, Lender};

@@ -128,6 +128,7 @@ impl Server {
             machine,
             ledger,
             awaited: 0,
+            drained_at: None,
             sessions_max: config.bounds.sessions_max,
             desk: Desk::default(),
             showing,
@@ -194,6 +195,15 @@ impl Server {
         Stopper(Arc::clone(&self.control))
     }
 
+    /// How often the thread of the server has looked for something to do; has it look once more. If
+    /// the number stays the same, it hangs.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        let turns = self.control.turns.load(Ordering::Relaxed);
+        self.control.wake();
+        turns
+    }
+
     /// Waits until the server has stopped, but no longer than `timeout`. How it ended, if it has:
     /// with an error only if it could not go on.
     #[must_use]
@@ -238,6 +248,14 @@ impl Drop for Server {
 }
 
 impl Stopper {
+    /// Tells the server to stop once nobody waits any more and, unless it has a folder in which
+    /// that outlives it, nothing is held; after `length` at the latest. Until then nobody begins to
+    /// wait or to hold. Does not wait for it.
+    pub fn drain(&self, length: Duration) {
+        *self.0.drain.lock().unwrap_or_else(PoisonError::into_inner) = Some(length);
+        self.0.wake();
+    }
+
     /// Tells the server to stop, and does not wait for it.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Release);
@@ -249,6 +267,10 @@ impl Stopper {
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) stop: AtomicBool,
+    /// For how long those who wait are served before it stops, from when it sees this.
+    pub(super) drain: Mutex<Option<Duration>>,
+    /// How often its thread has looked for something to do.
+    pub(super) turns: AtomicU64,
     waker: Waker,
     pub(super) counters: Counters,
     /// What waits to be taken up.
@@ -271,6 +293,8 @@ impl Control {
     fn new(waker: Waker) -> Self {
         Self {
             stop: AtomicBool::new(false),
+            drain: Mutex::new(None),
+            turns: AtomicU64::new(0),
             waker,
             counters: Counters::default(),
             reload: Mutex::new(None),

@@ -83,6 +83,8 @@ pub(super) struct Service {
     pub(super) showing: Option<Showing>,
     /// Where usage outlives the server.
     pub(super) ledger: Option<Ledger>,
+    /// When it stops, if it is to, though somebody waits or holds something.
+    pub(super) drained_at: Option<Timestamp>,
     /// The number of the record for which the next answers wait.
     pub(super) awaited: u64,
     /// The memory into which the next message is received.
@@ -115,7 +117,8 @@ impl Service {
 
     fn serve(&mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(4);
-        while !self.control.stop.load(Ordering::Acquire) {
+        while !self.is_done() {
+            self.control.turns.fetch_add(1, Ordering::Relaxed);
             // Who has seen other clients let in and connects then is let in by them.
             self.reload();
             let all_admitted = self.admit()?;
@@ -134,19 +137,6 @@ impl Service {
         self.handle(self.clock.now(), Input::Close);
         self.send_answers()?;
         self.settle()
-    }
-
-    /// Writes down exactly what is used, so that the next server goes on from there.
-    fn settle(&mut self) -> Result<(), Error> {
-        let mut next = self.ledger.is_some().then_some(0);
-        while let Some(place) = next {
-            next = self.machine.settle(self.clock.now(), place);
-            self.drain();
-        }
-        let Some(ledger) = self.ledger.take() else { return Ok(()) };
-        let all_is_known = self.machine.hand_over(self.clock.now());
-        ledger.write_outputs(&mut self.machine);
-        ledger.close(all_is_known)
     }
 
     /// Takes in a batch of messages: how many, and whether there were no more.
@@ -375,15 +365,16 @@ impl Service {
             self.handle(now, Input::Tick);
             due = self.machine.poll_timeout();
         }
+        let due = due.into_iter().chain(self.drained_at).min();
         self.alarm.set(due).map_err(|error| Error::system("set an alarm", &error))
     }
 
-    fn handle(&mut self, now: Timestamp, input: Input<'_, '_, Envelope>) {
+    pub(super) fn handle(&mut self, now: Timestamp, input: Input<'_, '_, Envelope>) {
         self.machine.handle(now, input);
         self.drain();
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Seed { to, answer } => {

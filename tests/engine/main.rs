@@ -3,6 +3,7 @@
 mod blocks;
 mod bounds;
 mod deadlocks;
+mod draining;
 mod laws;
 mod leases;
 mod lock_model;

@@ -127,19 +127,20 @@ impl<A> Gate<A> {
         self.table.get(key).is_some_and(|other| std::ptr::eq(other, state))
     }
 
+    /// Whether a request becomes a lease. One of what has no concurrency limit is spent: there is
+    /// nothing to give back.
+    pub(super) fn holds(&self, parts: &Parts, hold: Hold) -> bool {
+        let has_concurrency = |(key, _): &(KeyId, u64)| {
+            self.table.get(*key).is_some_and(|state| state.limits.has_concurrency())
+        };
+        matches!(hold, Hold::Lease(_)) && parts.iter().any(has_concurrency)
+    }
+
     /// Grants a request that can be granted, and says so. If it waited, it did so since an instant.
     pub(super) fn grant(&mut self, now: Timestamp, ask: Ask<A>, since: Option<Timestamp>) {
         let Ask { asker, owner, parts, hold, actor } = ask;
         let parts = &parts;
-        // A lease of what has no concurrency limit is spent: there is nothing to give back.
-        let holds = match hold {
-            Hold::Spend => false,
-            Hold::Reserve => true,
-            Hold::Lease(_) => parts.iter().any(|(key, _)| {
-                self.table.get(*key).is_some_and(|state| state.limits.has_concurrency())
-            }),
-        };
-        let keeper = owner.filter(|_| holds);
+        let keeper = owner.filter(|_| hold == Hold::Reserve || self.holds(parts, hold));
         if let Some(Err(problem)) = keeper.map(|owner| self.room_for_grant(owner)) {
             return self.fail(asker, self.pattern_of(parts), problem);
         }

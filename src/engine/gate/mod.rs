@@ -81,6 +81,8 @@ pub(super) struct Gate<A> {
     /// The leases that it renews by being heard.
     renewed: Vec<Renewed>,
     pub(super) timers: Timers,
+    /// Whether nobody begins to wait or to hold any more.
+    draining: bool,
     /// Whether usage is recorded.
     durable: bool,
     /// How many records were made.
@@ -117,6 +119,7 @@ impl<A> Gate<A> {
             heard: Vec::new(),
             renewed: Vec::new(),
             timers: Timers::default(),
+            draining: false,
             durable: false,
             records: 0,
             numbers_up_to: GrantId(0),
@@ -205,6 +208,11 @@ impl<A> Gate<A> {
         }
     }
 
+    /// From now on nobody begins to wait, or to hold something.
+    pub(super) const fn drain(&mut self) {
+        self.draining = true;
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiters.len()
     }
@@ -270,6 +278,10 @@ impl<A> Gate<A> {
     /// Grants a request now, or lets it wait, or refuses it. If it has to wait: its place, and how
     /// many are before it.
     fn admit(&mut self, now: Timestamp, ask: Ask<A>, wait: Wait) -> Option<(WaiterId, u64)> {
+        if self.draining && self.holds(&ask.parts, ask.hold) {
+            self.fail(ask.asker, self.pattern_of(&ask.parts), Problem::closing());
+            return None;
+        }
         let verdict = self.verdict(now, &ask.parts, Whose::Newcomer);
         if verdict.at <= now {
             self.grant(now, ask, None);
@@ -298,6 +310,9 @@ impl<A> Gate<A> {
 
     /// Whether one more may wait for these keys.
     fn room_to_wait(&self, parts: &Parts) -> Result<(), Problem> {
+        if self.draining {
+            return Err(Problem::closing());
+        }
         if self.waiters.is_full() {
             return Err(no_room("the server has no room for another waiter (`waiters_max`)"));
         }
