@@ -22,6 +22,7 @@ pub mod fallback;
 mod json;
 pub mod locker;
 pub mod observe;
+pub mod pace;
 pub mod registry;
 pub mod spending;
 pub mod time;

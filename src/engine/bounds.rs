@@ -61,6 +61,15 @@ bounds! {
     client_answers_max = 65_536;
     /// Rules whose keys metrics tell apart; those beyond are counted together.
     patterns_max = 100;
+    /// Requests that one connection makes in a second; without a bound unless it is given.
+    client_requests_max = usize::MAX;
+    /// Connections, as far as the files that the process may open allow.
+    connections_max = 65_536;
+    /// Bytes that the server holds for one connection: of what it has not finished, and of what it
+    /// has not read.
+    connection_bytes_max = 64 << 20;
+    /// The same for all connections together.
+    connections_bytes_max = 256 << 20;
 }
 
 /// Some of the bounds, as a file or a caller gives them.

@@ -56,6 +56,15 @@ impl<E> Machine<E> {
         self.sessions.get(session).is_some()
     }
 
+    /// Since when nothing was heard of a session that waits for nothing and holds nothing; `None`
+    /// for all others.
+    #[must_use]
+    pub fn idle_since(&self, id: SessionId) -> Option<Timestamp> {
+        let session = self.sessions.get(id)?;
+        let is_idle = session.waiting == 0 && !self.gate.has_leases(id);
+        is_idle.then_some(session.heard_at)
+    }
+
     /// Who the client of a session says that it is.
     #[must_use]
     pub fn client(&self, session: SessionId) -> Option<&ClientInfo> {

@@ -59,6 +59,12 @@ impl Desk {
         self.by_routing_id.get(routing_id).copied()
     }
 
+    /// The sessions, each with the connection on which it was heard last.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (SessionId, &[u8])> {
+        let connections = self.connections.iter().flatten();
+        connections.map(|connection| (connection.session, &*connection.routing_id))
+    }
+
     /// How many connections have said hello.
     pub(super) fn len(&self) -> usize {
         self.by_routing_id.len()

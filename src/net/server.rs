@@ -14,6 +14,7 @@ use crate::config::{Place, ServerConfig, Url};
 use crate::engine::{GrantId, Machine, Rules, Tally};
 use crate::error::Error;
 use crate::net::alarm::Alarm;
+use crate::net::callers::Callers;
 use crate::net::claim::Claim;
 use crate::net::clock::{BootClock, unix_time};
 use crate::net::context;
@@ -24,15 +25,22 @@ use crate::net::ledger::Ledger;
 use crate::net::metrics::{Metrics, MetricsPort};
 use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
 use crate::net::showing::Showing;
-use crate::net::socket::Socket;
+use crate::net::socket::{Events, Socket};
+use crate::net::warden::{Traffic, Warden};
 use crate::time::{Clock, Timestamp};
 use crate::wire::Frames;
 use crate::wire::curve::OVERHEAD_BYTES;
 use crate::wire::seed::BYTES_MAX;
 
-/// How many answers may wait for one connection to read them; those beyond it are dropped. All who
-/// wait at the server may be answered at once over one connection.
+/// How many answers may wait for one connection to read them; with more, it ends. All who wait at
+/// the server may be answered at once over one connection.
 const ANSWERS_MAX: i32 = 100_000;
+
+/// How many messages of one connection may wait to be taken in; those beyond it wait outside.
+const MESSAGES_MAX: i32 = 64;
+
+/// How long a connection may take until it is made, greetings included.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// How long answers on their way may hold up the end of a server.
 const LINGER: Duration = Duration::from_millis(500);
@@ -65,6 +73,12 @@ pub struct ServerStats {
     pub keys: u64,
     /// How many clients there are at present that say who they are.
     pub clients: u64,
+    /// How many requests, and clients, were refused because a bound was reached.
+    pub bounds_hit: u64,
+    /// How many connections there are at present, other than from within the process.
+    pub connections: u64,
+    /// How many were ended because a bound was reached.
+    pub connections_ended: u64,
 }
 
 /// Tells a server to stop, from wherever it is known that it should.
@@ -82,7 +96,9 @@ impl Server {
         let claim = Claim::of(&config.url)?;
         let within_process = config.url.place() == Place::Inproc;
         let context = if within_process { context::shared()?.clone() } else { context::start()? };
-        let socket = Socket::new(&context, zmq::ROUTER)?;
+        // Closed behind the socket, whose library would wait for ever for somebody to hear it.
+        let events = Events::new(&context)?;
+        let mut socket = Socket::new(&context, zmq::ROUTER)?;
         set_options(socket.options(), config)
             .map_err(|error| Error::system("open a socket", &error))?;
         let guard = match &config.security {
@@ -90,6 +106,9 @@ impl Server {
             Some(security) => Some(Guard::open(&context, socket.options(), security)?),
             None => None,
         };
+        if !within_process {
+            socket.tell_events(&events)?;
+        }
         let endpoint = socket.bind(&config.url)?;
 
         let poll = Poll::new().map_err(|error| Error::system("watch a socket", &error))?;
@@ -119,6 +138,8 @@ impl Server {
         if let Some(found) = found {
             journal.found(now, found);
         }
+        let watch = |events| Warden::start(events, &config.bounds, &control);
+        let warden = (!within_process).then(|| watch(events)).transpose()?;
         let service = Service {
             endpoint: endpoint.clone(),
             number,
@@ -130,8 +151,11 @@ impl Server {
             awaited: 0,
             drained_at: None,
             sessions_max: config.bounds.sessions_max,
+            room_at: now,
             desk: Desk::default(),
             showing,
+            callers: Callers::new(&control, &config.bounds),
+            warden,
             clock: BootClock,
             control: Arc::clone(&control),
             message: Frames::default(),
@@ -280,6 +304,8 @@ pub(super) struct Control {
     /// How the server ended, if it has.
     pub(super) outcome: Mutex<Option<Result<(), Error>>>,
     pub(super) finished: Condvar,
+    /// What goes over its connections.
+    pub(super) traffic: Traffic,
 }
 
 /// What holds from now on.
@@ -301,6 +327,7 @@ impl Control {
             reload_waits: AtomicBool::new(false),
             outcome: Mutex::new(None),
             finished: Condvar::new(),
+            traffic: Traffic::default(),
         }
     }
 
@@ -320,6 +347,9 @@ impl Control {
             waiting: read(&self.counters.waiting),
             keys: read(&self.counters.keys),
             clients: read(&self.counters.clients),
+            bounds_hit: read(&self.counters.bounds_hit),
+            connections: self.traffic.lines.len() as u64,
+            connections_ended: read(&self.traffic.lines.ended),
         }
     }
 }
@@ -333,6 +363,9 @@ pub(super) struct Counters {
     waiting: AtomicU64,
     keys: AtomicU64,
     clients: AtomicU64,
+    bounds_hit: AtomicU64,
+    /// How many requests came faster than their connection may ask.
+    pub(super) hurried: AtomicU64,
 }
 
 impl Counters {
@@ -343,6 +376,8 @@ impl Counters {
         self.waiting.store(tally.waiting as u64, Ordering::Relaxed);
         self.keys.store(tally.keys as u64, Ordering::Relaxed);
         self.clients.store(tally.sessions as u64, Ordering::Relaxed);
+        self.bounds_hit
+            .store(tally.bounds_hit + self.hurried.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -381,6 +416,8 @@ fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {
     let overhead = if config.security.is_some() { OVERHEAD_BYTES } else { 0 };
     socket.set_maxmsgsize(i64::try_from(BYTES_MAX + overhead).unwrap_or(i64::MAX))?;
     socket.set_sndhwm(ANSWERS_MAX)?;
+    socket.set_rcvhwm(MESSAGES_MAX)?;
+    socket.set_handshake_ivl(i32::try_from(HANDSHAKE_TIME.as_millis()).unwrap_or(i32::MAX))?;
     // An answer that nobody is there to take is told of.
     socket.set_router_mandatory(true)?;
     socket.set_ipv6(config.url.is_ipv6())?;

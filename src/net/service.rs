@@ -13,6 +13,7 @@ use crate::engine::{
 };
 use crate::error::Error;
 use crate::net::alarm::Alarm;
+use crate::net::callers::Callers;
 use crate::net::claim::Claim;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
@@ -21,9 +22,11 @@ use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::records::Entry;
 use crate::net::refusals::Who;
+use crate::net::room::too_fast;
 use crate::net::server::{Control, Reload};
 use crate::net::showing::Showing;
 use crate::net::socket::{Sent, Socket};
+use crate::net::warden::Warden;
 use crate::time::{Clock, Timestamp};
 use crate::wire::request::{ClientItem, Items};
 use crate::wire::seed::{self, Envelope};
@@ -75,7 +78,13 @@ pub(super) struct Service {
     pub(super) alarm: Alarm,
     pub(super) machine: Machine<Envelope>,
     pub(super) sessions_max: usize,
+    /// When room for sessions may be looked for again.
+    pub(super) room_at: Timestamp,
     pub(super) desk: Desk,
+    /// Who speaks on which connection.
+    pub(super) callers: Callers,
+    /// Who looks after the connections, unless they are within the process.
+    pub(super) warden: Option<Warden>,
     pub(super) clock: BootClock,
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
@@ -109,7 +118,9 @@ impl Service {
         if self.within_process {
             let _ = self.socket.options().unbind(&self.endpoint);
         }
+        let warden = self.warden.take();
         drop(self);
+        warden.into_iter().for_each(Warden::join);
         drop(context);
         drop(claim);
         drop(finish);
@@ -144,6 +155,7 @@ impl Service {
         let mut messages = 0;
         while messages < BATCH_MAX {
             if !self.socket.receive(&mut self.message)? {
+                self.control.traffic.drained.fetch_add(1, Ordering::Release);
                 return Ok((messages, true));
             }
             messages += 1;
@@ -152,6 +164,7 @@ impl Service {
             let message = mem::take(&mut self.message);
             let now = self.clock.now();
             let known = self.recognize();
+            self.callers.heard(now, message.get(0).unwrap_or_default(), &mut self.socket);
             match (message.len(), message.get(0), message.get(1)) {
                 (2, Some(routing_id), Some(body)) if !body.is_empty() => match known {
                     Ok(()) => self.converse(now, routing_id, body),
@@ -189,11 +202,16 @@ impl Service {
                     let address = self.socket.peer_address();
                     self.journal.first_request(now, envelope.routing_id(), address);
                 }
-                self.handle(now, Input::Next(envelope));
+                if self.callers.may_ask(now, envelope.routing_id()) {
+                    self.handle(now, Input::Next(envelope));
+                } else {
+                    self.hurried(now, None);
+                    self.outbox.push((envelope, Err(too_fast())));
+                }
             }
             Err((bad, envelope)) => {
                 self.complain(now, envelope.routing_id(), &bad);
-                self.socket.send(&envelope.answer(bad.to_string().as_bytes()))?;
+                self.send(&envelope.answer(bad.to_string().as_bytes()))?;
             }
         }
         Ok(())
@@ -211,9 +229,7 @@ impl Service {
             match (item, session) {
                 (ClientItem::Hello(hello), _) => {
                     let info = client_info(&hello);
-                    if self.desk.len() >= self.sessions_max {
-                        self.desk.tidy(|session| self.machine.knows(session));
-                    }
+                    self.make_room(now);
                     let greeted = self.machine.greet(now, hello.session, info);
                     self.drain();
                     match greeted {
@@ -222,14 +238,16 @@ impl Service {
                                 self.deny(now, &problem);
                                 return self.desk.problem(routing_id, &problem);
                             }
-                            session = Some(id);
+                            let before = session.replace(id);
                             if !self.desk.settle(id, routing_id, hello.connection) {
                                 // What the client has said here it has said again elsewhere.
                                 return;
                             }
+                            self.end_other(now, before, id);
                             self.desk.welcome(id, self.number, self.machine.patience());
                             let address = self.socket.peer_address();
                             self.desk.note_address(id, address.unwrap_or_default());
+                            self.callers.introduce(routing_id, &client_info(&hello));
                             if is_new {
                                 self.journal.hello(now, &hello, address);
                             }
@@ -259,6 +277,12 @@ impl Service {
                 (ClientItem::Bye, Some(id)) => {
                     self.handle(now, Input::Bye(id));
                     session = None;
+                }
+                (ClientItem::Ask { id, .. }, Some(session))
+                    if !self.callers.may_ask(now, routing_id) =>
+                {
+                    self.hurried(now, Some(session));
+                    self.desk.reply(session, id, &Reply::Refuse(too_fast()));
                 }
                 (item, Some(session)) => self.take_item(now, session, item),
                 (_, None) => {
@@ -437,16 +461,18 @@ impl Service {
         let letters = self.desk.letters();
         let any = !self.outbox.is_empty() || !letters.is_empty();
         self.control.counters.copy(self.machine.tally());
-        for (to, answer) in self.outbox.drain(..) {
+        let mut outbox = mem::take(&mut self.outbox);
+        for (to, answer) in outbox.drain(..) {
             let message = match answer {
                 Ok(answer) => to.answer(seed::encode_answer(answer)),
                 Err(problem) => to.answer(format!("error: {problem}").as_bytes()),
             };
             // A client that is gone, or reads nothing, costs its answer and nothing else.
-            self.socket.send(&message)?;
+            self.send(&message)?;
         }
+        self.outbox = outbox;
         for Letter { frames, answers } in letters {
-            let sent = self.socket.send(&frames)?;
+            let sent = self.send(&frames)?;
             if let (Sent::Gone, Some((session, requests))) = (sent, answers) {
                 // What it was granted is taken back, and goes to those who wait behind it.
                 let now = self.clock.now();

@@ -1,6 +1,7 @@
 //! Whole messages in, whole messages out: all that the rest of the house knows of ZeroMQ's sockets.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -19,7 +20,16 @@ pub(super) struct Socket {
     fd: RawFd,
     /// The frame that was received last; it knows where it came from.
     frame: zmq::Message,
+    /// What the message that was received last took on its way here.
+    wire_bytes: u64,
+    tells_events: bool,
 }
+
+/// Where the library tells of connections.
+const EVENTS: &str = "inproc://zmql-connections";
+
+/// Where it tells of nothing: there is no other way to have it stop.
+const NO_EVENTS: &str = "inproc://zmql-no-connections";
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +46,7 @@ impl Socket {
     pub(super) fn new(context: &zmq::Context, kind: zmq::SocketType) -> Result<Self, Error> {
         let inner = context.socket(kind).map_err(|error| system("open a socket", error))?;
         let fd = inner.get_fd().map_err(|error| system("open a socket", error))?;
-        Ok(Self { inner, fd, frame: zmq::Message::new() })
+        Ok(Self { inner, fd, frame: zmq::Message::new(), wire_bytes: 0, tells_events: false })
     }
 
     /// The options of the socket.
@@ -51,6 +61,17 @@ impl Socket {
             Ok(Ok(endpoint)) => Ok(endpoint),
             _ => Ok(url.to_string()),
         }
+    }
+
+    /// Has `events` hear of connections that come and go, until the socket is closed.
+    pub(super) fn tell_events(&mut self, events: &Events) -> Result<(), Error> {
+        use zmq::SocketEvent::{ACCEPT_FAILED, ACCEPTED, DISCONNECTED, MONITOR_STOPPED};
+        let wanted = [ACCEPTED, ACCEPT_FAILED, DISCONNECTED, MONITOR_STOPPED];
+        let wanted = wanted.into_iter().fold(0, |all, event| all | i32::from(event.to_raw()));
+        let failed = |error| system("watch connections", error);
+        self.inner.monitor(EVENTS, wanted).map_err(failed)?;
+        self.tells_events = true;
+        events.0.connect(EVENTS).map_err(failed)
     }
 
     pub(super) fn connect(&self, url: &Url) -> Result<(), Error> {
@@ -72,6 +93,8 @@ impl Socket {
     /// bounds of the protocol is read and dropped, with enough kept to see that it was too much.
     pub(super) fn receive(&mut self, message: &mut Frames) -> Result<bool, Error> {
         message.clear();
+        self.wire_bytes = 0;
+        let mut is_first = true;
         loop {
             match self.inner.recv(&mut self.frame, zmq::DONTWAIT) {
                 Ok(()) => {}
@@ -79,6 +102,11 @@ impl Socket {
                 Err(zmq::Error::EINTR) => continue,
                 Err(error) => return Err(system("receive a message", error)),
             }
+            if !is_first {
+                // The first frame, the name of the connection, is ours.
+                self.wire_bytes += wire_bytes(self.frame.len());
+            }
+            is_first = false;
             if message.len() <= FRAMES_MAX && message.byte_len() <= BYTES_MAX {
                 message.push(&self.frame);
             }
@@ -96,6 +124,16 @@ impl Socket {
     /// The user id of the client that sent the message received last, where clients have keys.
     pub(super) fn user_id(&mut self) -> Option<&str> {
         self.frame.gets("User-Id")
+    }
+
+    /// The descriptor of the connection that the message received last came on.
+    pub(super) fn peer_descriptor(&mut self) -> Option<RawFd> {
+        self.frame.gets("__fd")?.parse().ok()
+    }
+
+    /// How many bytes the message received last took on its way here.
+    pub(super) const fn wire_bytes(&self) -> u64 {
+        self.wire_bytes
     }
 
     /// Sends the frames as one message.
@@ -126,6 +164,72 @@ impl Socket {
     pub(super) fn events(&self) -> Result<zmq::PollEvents, Error> {
         self.inner.get_events().map_err(|error| system("watch a socket", error))
     }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.tells_events {
+            // Who hears of events knows by this that no more will come.
+            let _ = self.inner.monitor(NO_EVENTS, 0);
+        }
+    }
+}
+
+/// What the library tells of the connections of a socket. It waits until it is heard: close it
+/// behind the socket.
+pub(super) struct Events(zmq::Socket);
+
+/// Something that happened to a connection, by its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Accepted(RawFd),
+    /// There was none to be had.
+    AcceptFailed,
+    Disconnected(RawFd),
+    /// The socket is gone: there will be no other.
+    Stopped,
+}
+
+impl Events {
+    pub(super) fn new(context: &zmq::Context) -> Result<Self, Error> {
+        let opened = context.socket(zmq::PAIR);
+        opened.map(Self).map_err(|error| system("open a socket", error))
+    }
+
+    /// The next event; `None` if none has come after `timeout`.
+    pub(super) fn next(&self, timeout: Duration) -> Option<Event> {
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let received = self.0.set_rcvtimeo(timeout).and_then(|()| self.0.recv_multipart(0));
+        let frames = match received {
+            Ok(frames) => frames,
+            Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => return None,
+            // The context is gone, and the socket with it.
+            Err(_) => return Some(Event::Stopped),
+        };
+        // Two bytes say what happened, and four to what; then comes our own address.
+        let [kind_0, kind_1, fd @ ..] = &**frames.first()? else { return None };
+        let fd = RawFd::from_ne_bytes(fd.try_into().ok()?);
+        match zmq::SocketEvent::from_raw(u16::from_ne_bytes([*kind_0, *kind_1])) {
+            zmq::SocketEvent::ACCEPTED => Some(Event::Accepted(fd)),
+            zmq::SocketEvent::ACCEPT_FAILED => Some(Event::AcceptFailed),
+            zmq::SocketEvent::DISCONNECTED => Some(Event::Disconnected(fd)),
+            zmq::SocketEvent::MONITOR_STOPPED => Some(Event::Stopped),
+            _ => None,
+        }
+    }
+}
+
+/// How many bytes a frame of this length takes on its way, its length included.
+pub(super) const fn wire_bytes(length: usize) -> u64 {
+    length as u64 + if length < 256 { 2 } else { 9 }
+}
+
+/// How much memory a frame of this length takes in a queue of the library.
+pub(super) const fn weight(length: usize) -> u64 {
+    const MESSAGE: usize = 64;
+    const WITHIN_IT: usize = 33;
+    const HEADER: usize = 48;
+    (MESSAGE + if length <= WITHIN_IT { 0 } else { length + HEADER }) as u64
 }
 
 /// An error of ZeroMQ that no argument explains.

@@ -146,8 +146,11 @@ impl LockerServer {
         let stats = self.server.stats();
         BTreeMap::from([
             ("bad_messages", stats.bad_messages),
+            ("bounds_hit", stats.bounds_hit),
             ("clients", stats.clients),
             ("denied", stats.denied),
+            ("connections", stats.connections),
+            ("connections_ended", stats.connections_ended),
             ("go", stats.go),
             ("keys", stats.keys),
             ("sorry", stats.sorry),

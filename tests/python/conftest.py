@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import logging.handlers
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -118,6 +121,19 @@ def script() -> Iterator[Callable[..., Script]]:
             if stream:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+@pytest.fixture
+def log() -> Iterator[queue.SimpleQueue[logging.LogRecord]]:
+    """What zmqlocker logs, as it comes."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(records)
+    logger = logging.getLogger("zmqlocker")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield records
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import ctypes
 import gc
 import itertools
 import logging
-import logging.handlers
-import queue
 import resource
 import signal
 import socket
@@ -23,7 +21,8 @@ from conftest import PATIENCE
 from zmqlocker import ConfigError, LockerClient, LockerServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import queue
+    from collections.abc import Callable
 
     from conftest import Script
 
@@ -36,19 +35,6 @@ BLOCKING = """
     except KeyboardInterrupt:
         print("interrupted")
 """
-
-
-@pytest.fixture
-def log() -> Iterator[queue.SimpleQueue[logging.LogRecord]]:
-    """What zmqlocker logs, as it comes."""
-    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    handler = logging.handlers.QueueHandler(records)
-    logger = logging.getLogger("zmqlocker")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield records
-    logger.removeHandler(handler)
-    logger.setLevel(logging.NOTSET)
 
 
 def port_of(url: str) -> int:
