@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
-import hostile
+import attacks
 import msgpack
 import pytest
 import zmq
@@ -46,7 +46,7 @@ def connect() -> Iterator[Connect]:
     with contextlib.ExitStack() as sockets:
 
         def start(server: LockerServer) -> Peer:
-            peer = Peer(hostile.shake_hands(int(server.url.rpartition(":")[2])))
+            peer = Peer(attacks.shake_hands(int(server.url.rpartition(":")[2])))
             sockets.callback(peer.socket.close)
             return peer
 
@@ -63,7 +63,7 @@ class Peer:
         self._items: list[list[Any]] = []
 
     def say(self, *items: list[Any]) -> None:
-        self.socket.sendall(hostile.items(*items))
+        self.socket.sendall(attacks.items(*items))
 
     def hear(self) -> list[Any]:
         """Give the next item; an empty one if the connection has ended."""
@@ -79,7 +79,7 @@ class Peer:
         return self._items.pop(0)
 
     def greet(self, session: bytes | None = None) -> None:
-        self.say(hostile.hello("peer", session))
+        self.say(attacks.hello("peer", session))
         assert self.hear()[:2] == [WELCOME, 1]
 
     def _receive(self) -> bytes:
@@ -104,7 +104,7 @@ def has_ended(begin: Callable[[], Peer]) -> bool:
     """Whether a connection that is begun so is ended by the server."""
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         peer = begin()
-        peer.say(hostile.hello())
+        peer.say(attacks.hello())
         return peer.hear() == []
     return True
 
@@ -212,7 +212,7 @@ def test_a_message_that_never_ends_ends_its_connection(
     peer, other = connect(server), connect(server)
     for one in (peer, other):
         one.greet()
-    flood(peer, hostile.frame(b"x" * 60_000, more=True) * 16, 1 << 30)
+    flood(peer, attacks.frame(b"x" * 60_000, more=True) * 16, 1 << 30)
     wait_until(lambda: server.stats()["connections"] == 1)
     assert server.stats()["connections_ended"] == 1
     wait_until(lambda: "(`connection_bytes_max`)" in log.get(timeout=PATIENCE).getMessage())
@@ -229,7 +229,7 @@ def test_who_reads_nothing_loses_its_connection_and_no_answer(
     peer.greet(session)
     asked = [[SPEND, some, 0, "k"] for some in range(1000)]
     peer.say(*asked)
-    many = hostile.items(*asked)
+    many = attacks.items(*asked)
     while server.stats()["connections"] == 1 and number < 10_000:
         with contextlib.suppress(OSError):
             flood(peer, many, len(many) * 16)
@@ -269,7 +269,7 @@ def test_clients_that_have_left_without_a_word_make_room_for_others(
 
     def is_let_in() -> bool:
         peer = connect(server)
-        peer.say(hostile.hello())
+        peer.say(attacks.hello())
         op, _, code, *_ = peer.hear()
         assert op == WELCOME or code == BOUND_EXCEEDED
         return bool(op == WELCOME)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hostile
+import attacks
 import pytest
 from conftest import PATIENCE, Script, wait_until
 from zmqlocker import LockerClient, LockerError
@@ -31,7 +31,7 @@ OF_THE_GOOD = 1000
 SERVER = """
     import json, sys
     from zmqlocker import LockerServer
-    from hostile import raise_file_limit
+    from attacks import raise_file_limit
     raise_file_limit()
     limits = {"good": "1000/h", "k:*": "2/h", "mine": "1000/h"}
     with LockerServer(limits=limits, url="tcp://127.0.0.1:*", block=False,
@@ -57,7 +57,7 @@ class Victim:
 
     @property
     def resident(self) -> int:
-        return hostile.resident_bytes(self.script.pid)
+        return attacks.resident_bytes(self.script.pid)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ class Attack:
 
     def __init__(self, name: str, port: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, hostile.__file__, name, str(port)],
+            [sys.executable, attacks.__file__, name, str(port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -140,7 +140,7 @@ def wait_for_answers(good: Good, count: int) -> None:
     assert not good.wrong
 
 
-@pytest.mark.parametrize("name", hostile.ATTACKS)
+@pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_one_attack_takes_nothing_from_others(victim: Callable[..., Victim], name: str) -> None:
     server = victim()
     with good_client(server.url) as good:
@@ -163,12 +163,12 @@ def test_all_attacks_together_take_nothing_from_others(victim: Callable[..., Vic
     server = victim()
     with good_client(server.url) as good:
         wait_for_answers(good, 10)
-        attacks = [Attack(name, server.port) for name in hostile.ATTACKS]
+        begun = [Attack(name, server.port) for name in attacks.ATTACKS]
         end = time.monotonic() + 5.0
         while time.monotonic() < end:
             wait_for_answers(good, 1)
             assert server.resident < RESIDENT_OF_ALL_MAX
-        done = [attack.stop() for attack in attacks]
+        done = [attack.stop() for attack in begun]
         wait_for_answers(good, 10)
     assert 0 not in done
     assert server.resident < RESIDENT_OF_ALL_MAX

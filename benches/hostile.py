@@ -1,0 +1,147 @@
+"""What clients that mean harm cost others: how late a good client is answered beside them.
+
+`python benches/hostile.py [PART]...` measures the parts of these names, or all, and judges them.
+The attacks are those of `tests/python/attacks.py`. They run at the lowest priority, since on the
+two or so processors of one machine they stand for other machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compare import first_line
+from measuring import Programs, Rounds, Server, Verdict, judge, percentile
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "python"))
+import attacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["attacks"]
+
+#: No answer of the measurements takes so long, in seconds.
+PATIENCE = 60.0
+
+#: How often each part is measured.
+ROUNDS = 3
+
+#: How long the good client is measured at a time, in seconds.
+SECONDS = 3.0
+
+#: How often it asks in a second: a steady client, so that a stall is not asked about once only.
+PACE = 500
+
+LIMITS = {"good": "1000000/h", "k:*": "2/h", "mine": "1000000000/h"}
+
+#: How much later than on a quiet server the slowest hundredth may be answered.
+TIMES_MAX = 20
+
+#: The most memory that a server has, in MiB.
+MEMORY_MAX = 1024
+
+PROGRAMS = Programs("hostile.py")
+
+
+def serve() -> None:
+    """Serve until the end of the input; each line of it asks for the counts."""
+    from zmqlocker import LockerServer
+
+    attacks.raise_file_limit()
+    with LockerServer(url="tcp://127.0.0.1:*", limits=LIMITS, block=False) as server:
+        print(server.url, flush=True)
+        for _ in sys.stdin:
+            print(json.dumps(server.stats()), flush=True)
+
+
+def ask(url: str, seconds: str) -> None:
+    """Ask at an even pace; how many microseconds each answer was late, from when it was due."""
+    from zmqlocker import LockerClient
+
+    late: list[float] = []
+    with LockerClient(url, name="good", timeout=PATIENCE) as client:
+        for _ in range(100):
+            client.try_acquire("mine")
+        due = time.perf_counter()
+        end = due + float(seconds)
+        while due < end:
+            time.sleep(max(due - time.perf_counter(), 0))
+            begin = time.perf_counter()
+            assert client.try_acquire("mine")
+            now = time.perf_counter()
+            # Whoever would have asked meanwhile would have waited as well.
+            behind = begin - due if begin - due > 2 / PACE else 0
+            late.append((now - begin + behind) * 1e6)
+            due += 1 / PACE
+    figures = {"median": percentile(late, 0.5), "p99": percentile(late, 0.99), "worst": max(late)}
+    print(json.dumps(figures))
+
+
+def attack(name: str, port: str) -> None:
+    """Attack until the end of the input."""
+    os.nice(19)
+    stop = threading.Event()
+    threading.Thread(target=attacks.ATTACKS[name], args=(int(port), stop), daemon=True).start()
+    print("begun", flush=True)
+    sys.stdin.read()
+
+
+@contextlib.contextmanager
+def attacked(*names: str) -> Iterator[Server]:
+    """Give a server with these attacks under way."""
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(PROGRAMS.start("serve"))
+        server = Server(first_line(running), running)
+        port = server.url.rpartition(":")[2]
+        for name in names:
+            begun = stack.enter_context(PROGRAMS.start("attack", name, port))
+            assert first_line(begun) == "begun"
+        if names:
+            # What they have at most, they have by now.
+            time.sleep(2.0)
+        yield server
+
+
+def measure(part: str, *names: str) -> Iterator[Verdict]:
+    rounds = Rounds(f"{part}: an answer to a good client, in microseconds")
+    for _ in range(ROUNDS):
+        for state, under_way in (("quiet", ()), ("attacked", names)):
+            with attacked(*under_way) as server:
+                figures = PROGRAMS.run("ask", server.url, SECONDS)
+                for name, figure in figures.items():
+                    rounds.add(f"{state} {name}", figure)
+                if under_way:
+                    rounds.add("memory, MiB", server.memory() / 2**20)
+                    rounds.add("connections ended", server.stats()["connections_ended"])
+    rounds.show()
+    times = rounds.median("attacked p99") / rounds.median("quiet p99")
+    yield Verdict(part[:11], "p99, times that of a quiet server", times, f"< {TIMES_MAX}")
+    memory = rounds.highest("memory, MiB")
+    yield Verdict(part[:11], "memory, MiB, the most of all rounds", memory, f"< {MEMORY_MAX}")
+
+
+PARTS = {
+    **{name: partial(measure, name, name) for name in attacks.ATTACKS},
+    "all": partial(measure, "all", *attacks.ATTACKS),
+}
+
+
+def main() -> int:
+    name, *arguments = [*sys.argv[1:], ""]
+    programs: dict[str, Callable[..., None]] = {"serve": serve, "ask": ask, "attack": attack}
+    if name in programs:
+        programs[name](*filter(None, arguments))
+        return 0
+    return judge(PARTS, sys.argv[1:], __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
