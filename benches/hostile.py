@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -56,6 +57,8 @@ def serve() -> None:
     from zmqlocker import LockerServer
 
     attacks.raise_file_limit()
+    # What is logged of attacks is for operators, not for the table.
+    logging.getLogger("zmqlocker").setLevel(logging.CRITICAL)
     with LockerServer(url="tcp://127.0.0.1:*", limits=LIMITS, block=False) as server:
         print(server.url, flush=True)
         for _ in sys.stdin:

@@ -33,10 +33,16 @@ impl Pace {
         Self { each: SECOND / most as u64, free_at: Timestamp::ZERO }
     }
 
+    /// Whether any number may be made.
+    #[must_use]
+    pub const fn is_free(&self) -> bool {
+        self.each == 0
+    }
+
     /// Whether one more may be made at `now`. It counts if so.
     pub fn admits(&mut self, now: Timestamp) -> bool {
         let busy = self.free_at.max(now).as_nanos() + self.each;
-        let admits = self.each == 0 || busy - now.as_nanos() <= SECOND;
+        let admits = self.is_free() || busy - now.as_nanos() <= SECOND;
         if admits {
             self.free_at = Timestamp::from_nanos(busy);
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::{Bounds, ClientInfo};
-use crate::net::line::Line;
+use crate::net::line::{Line, Lines};
 use crate::net::server::Control;
 use crate::net::socket::{Socket, weight, wire_bytes};
 use crate::pace::Pace;
@@ -49,14 +49,21 @@ impl Callers {
 
     /// The message that the socket has received last is from this connection.
     pub(super) fn heard(&mut self, now: Timestamp, routing_id: &[u8], socket: &mut Socket) {
-        if !self.by_routing_id.contains_key(routing_id) {
+        if self.count(routing_id, socket).is_none() {
             let place = socket.peer_descriptor().map_or(Place::WithinProcess, Place::At);
             self.add(now, routing_id, place);
+            self.count(routing_id, socket);
         }
-        if let Some(line) = self.line(routing_id) {
+    }
+
+    /// Counts the message that was received last. `None` if nothing is known of its connection.
+    fn count(&mut self, routing_id: &[u8], socket: &Socket) -> Option<()> {
+        let caller = self.by_routing_id.get_mut(routing_id)?;
+        if let Some(line) = caller.line(&self.control.traffic.lines) {
             line.messages.fetch_add(1, Ordering::Relaxed);
             line.taken.fetch_add(socket.wire_bytes(), Ordering::Relaxed);
         }
+        Some(())
     }
 
     /// A message is on its way to this connection.
@@ -78,8 +85,9 @@ impl Callers {
 
     /// Whether one more request may be made on this connection now.
     pub(super) fn may_ask(&mut self, now: Timestamp, routing_id: &[u8]) -> bool {
-        let caller = self.by_routing_id.get_mut(routing_id);
-        caller.is_none_or(|caller| caller.pace.admits(now))
+        // Nearly always there is no bound, and nothing to look up.
+        self.pace.is_free()
+            || self.by_routing_id.get_mut(routing_id).is_none_or(|caller| caller.pace.admits(now))
     }
 
     /// Whether a connection has ended.
@@ -96,21 +104,7 @@ impl Callers {
     }
 
     fn line(&mut self, routing_id: &[u8]) -> Option<&Line> {
-        let caller = self.by_routing_id.get_mut(routing_id)?;
-        if let Place::At(fd) = caller.place {
-            let found = self.control.traffic.lines.find(fd);
-            let is_later = |line: &Arc<Line>| line.since > caller.since + WARDEN_DELAY;
-            match found {
-                // The descriptor is that of another connection by now.
-                Some(line) if is_later(&line) => caller.place = Place::Gone,
-                Some(line) => caller.place = Place::On(line),
-                None => {}
-            }
-        }
-        match &caller.place {
-            Place::On(line) => Some(line),
-            _ => None,
-        }
+        self.by_routing_id.get_mut(routing_id)?.line(&self.control.traffic.lines)
     }
 
     fn add(&mut self, now: Timestamp, routing_id: &[u8], place: Place) {
@@ -124,5 +118,22 @@ impl Callers {
         }
         let caller = Caller { since: now, place, pace: self.pace };
         self.by_routing_id.insert(routing_id.into(), caller);
+    }
+}
+
+impl Caller {
+    fn line(&mut self, lines: &Lines) -> Option<&Line> {
+        if let Place::At(fd) = self.place {
+            match lines.find(fd) {
+                // The descriptor is that of another connection by now.
+                Some(line) if line.since > self.since + WARDEN_DELAY => self.place = Place::Gone,
+                Some(line) => self.place = Place::On(line),
+                None => {}
+            }
+        }
+        match &self.place {
+            Place::On(line) => Some(line),
+            _ => None,
+        }
     }
 }

@@ -119,7 +119,9 @@ impl Service {
             let _ = self.socket.options().unbind(&self.endpoint);
         }
         let warden = self.warden.take();
+        let control = Arc::clone(&self.control);
         drop(self);
+        control.traffic.is_over.store(true, Ordering::Release);
         warden.into_iter().for_each(Warden::join);
         drop(context);
         drop(claim);

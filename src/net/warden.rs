@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,6 +39,12 @@ const LOOK_EXPIRES: Duration = Duration::from_millis(200);
 /// A connection on which nothing was said for so long makes room for another one.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
+/// So many connections on which nothing was said are remembered for nothing.
+const SILENT_KEPT: usize = 1024;
+
+/// How often room is made where files have run out.
+const FILES_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Files that are left for all but connections.
 const FILES_KEPT: usize = 128;
 
@@ -54,6 +60,8 @@ pub(super) struct Traffic {
     pub(super) lines: Lines,
     /// How often the server has found that nothing was left to take in.
     pub(super) drained: AtomicU64,
+    /// Whether there will be no more connections.
+    pub(super) is_over: AtomicBool,
 }
 
 impl Warden {
@@ -75,6 +83,7 @@ impl Warden {
             pages: resident_pages(),
             looked_at: Timestamp::ZERO,
             looks_again: false,
+            files_at: Timestamp::ZERO,
             refusals: Refusals::new(BootClock.now())?,
         };
         let thread = thread::Builder::new()
@@ -109,6 +118,8 @@ struct Watch {
     pages: u64,
     looked_at: Timestamp,
     looks_again: bool,
+    /// When room may be made again where files have run out.
+    files_at: Timestamp,
     refusals: Refusals,
 }
 
@@ -122,6 +133,7 @@ impl Watch {
                 Some(Event::AcceptFailed) => self.make_room_for_files(),
                 Some(Event::Disconnected(fd)) => self.lines().close(fd),
                 Some(Event::Stopped) => return,
+                None if self.control.traffic.is_over.load(Ordering::Acquire) => return,
                 None => {}
             }
             let now = BootClock.now();
@@ -139,6 +151,9 @@ impl Watch {
     fn accept(&mut self, fd: RawFd) {
         let now = BootClock.now();
         let Some(line) = self.lines().open(now, fd) else { return };
+        if self.silent.len() > 2 * self.lines().len() + SILENT_KEPT {
+            self.forget_speakers();
+        }
         self.silent.push_back(Arc::clone(&line));
         if self.lines().len() > self.most {
             let last = self.oldest_silent(now).unwrap_or(line);
@@ -151,11 +166,16 @@ impl Watch {
     /// The process may open no more files: whoever comes next waits for one of these to go.
     fn make_room_for_files(&mut self) {
         let now = BootClock.now();
-        let left = self.lines().len().saturating_sub(16).max(1);
-        if left < self.most {
-            self.most = left;
+        // The library tries without a pause.
+        if now < self.files_at {
+            return;
         }
-        let last = self.oldest_silent(now).or_else(|| self.silent.pop_back());
+        self.files_at = now + FILES_INTERVAL;
+        self.most = self.most.min(self.lines().len().max(1));
+        let silent = self.oldest_silent(now);
+        // With one file to spare, whoever comes next can be turned away.
+        let newest = || self.lines().all().into_iter().max_by_key(|line| line.since);
+        let last = silent.or_else(newest);
         if let Some(line) = last {
             let why = "the process has no files left (`connections_max`): raise `ulimit -n`";
             self.end(now, &line, why);
@@ -174,6 +194,11 @@ impl Watch {
         None
     }
 
+    /// Forgets, among those on which nothing was said, those that have gone or spoken since.
+    fn forget_speakers(&mut self) {
+        self.silent.retain(|line| line.is_open() && line.messages.load(Ordering::Relaxed) == 0);
+    }
+
     /// Looks at the connections if the memory has grown, or if the last look was not enough.
     fn check_memory(&mut self, now: Timestamp) {
         let pages = resident_pages();
@@ -188,7 +213,7 @@ impl Watch {
         let drained = self.control.traffic.drained.load(Ordering::Acquire);
         let was_drained = std::mem::replace(&mut self.drained, drained) != drained;
         let lines = self.lines().all();
-        self.silent.retain(|line| line.is_open() && line.messages.load(Ordering::Relaxed) == 0);
+        self.forget_speakers();
         let mut before = std::mem::take(&mut self.loads);
         let mut held = Vec::with_capacity(lines.len());
         for line in &lines {

@@ -10,7 +10,7 @@ import attacks
 import msgpack
 import pytest
 import zmq
-from conftest import PATIENCE, wait_until
+from conftest import PATIENCE, Script, wait_until
 from zmqlocker import LockerClient, LockerServer
 
 if TYPE_CHECKING:
@@ -276,3 +276,50 @@ def test_clients_that_have_left_without_a_word_make_room_for_others(
 
     assert not is_let_in()
     wait_until(is_let_in)
+
+
+#: Serves with few files, and opens nearly all that are left when it is told to.
+FEW_FILES = """
+    import os, resource, sys
+    from zmqlocker import LockerServer
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    with LockerServer(limits={"k": "1000000/h"}, url="tcp://127.0.0.1:*", block=False) as server:
+        print(server.url)
+        for line in sys.stdin:
+            if line == "take\\n":
+                taken = []
+                try:
+                    while True:
+                        taken.append(os.dup(0))
+                except OSError:
+                    for _ in range(2):
+                        os.close(taken.pop())
+            print(server.stats()["connections"])
+"""
+
+
+def test_without_files_those_who_are_there_are_served_and_others_turned_away(
+    script: Callable[..., Script],
+) -> None:
+    server = script(FEW_FILES)
+    url = server.line()
+    port = int(url.rpartition(":")[2])
+
+    def connections(line: str = "") -> int:
+        server.tell(line)
+        return int(server.line())
+
+    with LockerClient(url, timeout=PATIENCE) as client, contextlib.ExitStack() as sockets:
+        assert client.try_acquire("k")
+        # Half of the files are left for others: with more, connections are ended.
+        for _ in range(200):
+            sockets.enter_context(attacks.connect(port))
+        wait_until(lambda: connections() <= 128)
+        assert client.try_acquire("k")
+        connections("take")
+        for _ in range(20):
+            sockets.enter_context(attacks.connect(port))
+        for _ in range(100):
+            assert client.try_acquire("k")
+    with LockerClient(url, timeout=PATIENCE) as another:
+        assert another.try_acquire("k")
