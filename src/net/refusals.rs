@@ -1,13 +1,15 @@
-//! What a server writes into the log about those whom it turns away: who, from where, and why.
+//! Those whom a server turns away: what they hear, and what the log says of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 
-use crate::engine::{ClientInfo, Problem, Rate};
+use crate::engine::{ClientInfo, Code, Problem, Rate, Reply, SessionId};
 use crate::error::Error;
 use crate::net::journal::{LOG, LeftOut, Throttle};
+use crate::net::service::Service;
 use crate::net::sight::Reporter;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 /// How many bounds are told apart; those beyond share what may be written.
 const BOUNDS_MAX: usize = 32;
@@ -89,6 +91,57 @@ impl Refusals {
 /// The name of the bound that a problem tells of: its text has it as code.
 fn bound_of(problem: &Problem) -> &str {
     problem.message.split('`').nth(1).unwrap_or("others")
+}
+
+impl Service {
+    /// Tells a connection, and the log, that what was said on it cannot be taken.
+    pub(super) fn refuse(&mut self, now: Timestamp, routing_id: &[u8], problem: &Problem) {
+        self.complain(now, routing_id, problem);
+        self.desk.problem(routing_id, problem);
+    }
+
+    /// Tells a client, and the log, that there is no room for it.
+    pub(super) fn turn_away(
+        &mut self,
+        now: Timestamp,
+        routing_id: &[u8],
+        client: &ClientInfo,
+        problem: &Problem,
+    ) {
+        let who = Who { client: Some(client), address: self.socket.peer_address() };
+        self.journal.refusals.bound_hit(now, who, problem);
+        self.desk.problem(routing_id, problem);
+    }
+
+    /// Tells the log of a client that a bound kept from what it asked for.
+    pub(super) fn note_bound(&mut self, session: SessionId, reply: &Reply) {
+        if let Reply::Refuse(problem) = reply
+            && problem.code == Code::BoundExceeded
+        {
+            let (client, address) = (self.machine.client(session), self.desk.address_of(session));
+            let now = self.clock.now();
+            self.journal.refusals.bound_hit(now, Who { client, address }, problem);
+        }
+    }
+
+    /// The same of one of the seed's clients, which are answered at once if it is with a problem.
+    pub(super) fn note_seed_bound(&mut self, problem: &Problem) {
+        if problem.code == Code::BoundExceeded {
+            let who = Who { client: None, address: self.socket.peer_address() };
+            self.journal.refusals.bound_hit(self.clock.now(), who, problem);
+        }
+    }
+
+    pub(super) fn complain(
+        &mut self,
+        now: Timestamp,
+        routing_id: &[u8],
+        bad: &dyn std::fmt::Display,
+    ) {
+        self.control.counters.bad_messages.fetch_add(1, Ordering::Relaxed);
+        let address = self.socket.peer_address();
+        self.journal.bad_message(now, routing_id, address, bad);
+    }
 }
 
 #[cfg(test)]

@@ -98,18 +98,7 @@ impl Server {
         let context = if within_process { context::shared()?.clone() } else { context::start()? };
         // Closed behind the socket, whose library would wait for ever for somebody to hear it.
         let events = Events::new(&context)?;
-        let mut socket = Socket::new(&context, zmq::ROUTER)?;
-        set_options(socket.options(), config)
-            .map_err(|error| Error::system("open a socket", &error))?;
-        let guard = match &config.security {
-            Some(_) if within_process => return Err(nothing_to_encrypt(&config.url)),
-            Some(security) => Some(Guard::open(&context, socket.options(), security)?),
-            None => None,
-        };
-        if !within_process {
-            socket.tell_events(&events)?;
-        }
-        let endpoint = socket.bind(&config.url)?;
+        let (socket, guard, endpoint) = open(&context, &events, config)?;
 
         let poll = Poll::new().map_err(|error| Error::system("watch a socket", &error))?;
         socket.register(poll.registry(), SOCKET)?;
@@ -409,6 +398,28 @@ fn number_by_time_of_day(since_1970: Duration) -> GrantId {
 fn nothing_to_encrypt(url: &Url) -> Error {
     let problem = format!("is of no use for {url}, which is within this process");
     Error::Config { argument: "curve_key", problem }
+}
+
+/// The socket, who watches its connections, and the endpoint that came of it.
+fn open(
+    context: &zmq::Context,
+    events: &Events,
+    config: &ServerConfig,
+) -> Result<(Socket, Option<Guard>, String), Error> {
+    let within_process = config.url.place() == Place::Inproc;
+    let mut socket = Socket::new(context, zmq::ROUTER)?;
+    set_options(socket.options(), config)
+        .map_err(|error| Error::system("open a socket", &error))?;
+    let guard = match &config.security {
+        Some(_) if within_process => return Err(nothing_to_encrypt(&config.url)),
+        Some(security) => Some(Guard::open(context, socket.options(), security)?),
+        None => None,
+    };
+    if !within_process {
+        socket.tell_events(events)?;
+    }
+    let endpoint = socket.bind(&config.url)?;
+    Ok((socket, guard, endpoint))
 }
 
 fn set_options(socket: &zmq::Socket, config: &ServerConfig) -> zmq::Result<()> {

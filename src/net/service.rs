@@ -8,8 +8,8 @@ use mio::{Events, Poll, Token};
 
 use crate::answer::Answer;
 use crate::engine::{
-    ClientInfo, Code, Cost, Demand, Hold, Input, Key, Machine, Output, Problem, Reply, Request,
-    ServerFacts, SessionId, Wait,
+    Code, Cost, Demand, Hold, Input, Key, Machine, Output, Problem, Reply, Request, ServerFacts,
+    SessionId, Wait,
 };
 use crate::error::Error;
 use crate::net::alarm::Alarm;
@@ -21,7 +21,6 @@ use crate::net::guard::{Guard, Sender};
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::records::Entry;
-use crate::net::refusals::Who;
 use crate::net::room::too_fast;
 use crate::net::server::{Control, Reload};
 use crate::net::showing::Showing;
@@ -315,50 +314,6 @@ impl Service {
             | ClientItem::Bad { .. }
             | ClientItem::Bye => {}
         }
-    }
-
-    /// Tells a connection, and the log, that what was said on it cannot be taken.
-    fn refuse(&mut self, now: Timestamp, routing_id: &[u8], problem: &Problem) {
-        self.complain(now, routing_id, problem);
-        self.desk.problem(routing_id, problem);
-    }
-
-    /// Tells a client, and the log, that there is no room for it.
-    fn turn_away(
-        &mut self,
-        now: Timestamp,
-        routing_id: &[u8],
-        client: &ClientInfo,
-        problem: &Problem,
-    ) {
-        let who = Who { client: Some(client), address: self.socket.peer_address() };
-        self.journal.refusals.bound_hit(now, who, problem);
-        self.desk.problem(routing_id, problem);
-    }
-
-    /// Tells the log of a client that a bound kept from what it asked for.
-    fn note_bound(&mut self, session: SessionId, reply: &Reply) {
-        if let Reply::Refuse(problem) = reply
-            && problem.code == Code::BoundExceeded
-        {
-            let (client, address) = (self.machine.client(session), self.desk.address_of(session));
-            let now = self.clock.now();
-            self.journal.refusals.bound_hit(now, Who { client, address }, problem);
-        }
-    }
-
-    /// The same of one of the seed's clients, which are answered at once if it is with a problem.
-    fn note_seed_bound(&mut self, problem: &Problem) {
-        if problem.code == Code::BoundExceeded {
-            let who = Who { client: None, address: self.socket.peer_address() };
-            self.journal.refusals.bound_hit(self.clock.now(), who, problem);
-        }
-    }
-
-    fn complain(&mut self, now: Timestamp, routing_id: &[u8], bad: &dyn std::fmt::Display) {
-        self.control.counters.bad_messages.fetch_add(1, Ordering::Relaxed);
-        let address = self.socket.peer_address();
-        self.journal.bad_message(now, routing_id, address, bad);
     }
 
     /// Takes up other rules and other clients, if there are any.

@@ -78,6 +78,7 @@ def test_keys_made_by_the_command_are_enough_to_serve_other_hosts(
     operator = f'[clients.operator]\npublic_key = "{keys["operator"]}"\nadminister = "*"\n'
     clients.write_text(worker)
     server = serving(
+        "--limit=default=100/s",
         f"--curve-key={tmp_path}/server.key",
         ZMQLOCKER_CLIENTS=str(clients),
         url="tcp://*:*",
