@@ -27,7 +27,7 @@ use crate::net::showing::Showing;
 use crate::net::socket::{Sent, Socket};
 use crate::net::warden::Warden;
 use crate::time::{Clock, Timestamp};
-use crate::wire::request::{ClientItem, Items};
+use crate::wire::request::{ClientItem, Hello, Items};
 use crate::wire::seed::{self, Envelope};
 use crate::wire::{Frames, VERSION};
 
@@ -229,35 +229,8 @@ impl Service {
             };
             match (item, session) {
                 (ClientItem::Hello(hello), _) => {
-                    let info = client_info(&hello);
-                    self.make_room(now);
-                    let greeted = self.machine.greet(now, hello.session, info);
-                    self.drain();
-                    match greeted {
-                        Ok((id, is_new)) => {
-                            if let Err(problem) = self.claim(id) {
-                                self.deny(now, &problem);
-                                return self.desk.problem(routing_id, &problem);
-                            }
-                            let before = session.replace(id);
-                            if !self.desk.settle(id, routing_id, hello.connection) {
-                                // What the client has said here it has said again elsewhere.
-                                return;
-                            }
-                            self.end_other(now, before, id);
-                            self.desk.welcome(id, self.number, self.machine.patience());
-                            let address = self.socket.peer_address();
-                            self.desk.note_address(id, address.unwrap_or_default());
-                            self.callers.introduce(routing_id, &client_info(&hello));
-                            if is_new {
-                                self.journal.hello(now, &hello, address);
-                            }
-                        }
-                        Err(problem) => {
-                            let client = client_info(&hello);
-                            return self.turn_away(now, routing_id, &client, &problem);
-                        }
-                    }
+                    let Some(id) = self.greet(now, routing_id, &hello, session) else { return };
+                    session = Some(id);
                 }
                 (ClientItem::OtherVersion(version), _) => {
                     let message =
@@ -293,6 +266,46 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// A client says who it is, on a connection that spoke for the session `before`. Its session,
+    /// if what else it says here counts.
+    fn greet(
+        &mut self,
+        now: Timestamp,
+        routing_id: &[u8],
+        hello: &Hello<'_>,
+        before: Option<SessionId>,
+    ) -> Option<SessionId> {
+        let client = client_info(hello);
+        self.make_room(now);
+        let greeted = self.machine.greet(now, hello.session, client.clone());
+        self.drain();
+        let (id, is_new) = match greeted {
+            Ok(greeted) => greeted,
+            Err(problem) => {
+                self.turn_away(now, routing_id, &client, &problem);
+                return None;
+            }
+        };
+        if let Err(problem) = self.claim(id) {
+            self.deny(now, &problem);
+            self.desk.problem(routing_id, &problem);
+            return None;
+        }
+        if !self.desk.settle(id, routing_id, hello.connection) {
+            // What the client has said here it has said again elsewhere.
+            return None;
+        }
+        self.end_other(now, before, id);
+        self.desk.welcome(id, self.number, self.machine.patience());
+        let address = self.socket.peer_address();
+        self.desk.note_address(id, address.unwrap_or_default());
+        self.callers.introduce(routing_id, &client);
+        if is_new {
+            self.journal.hello(now, hello, address);
+        }
+        Some(id)
     }
 
     fn take_item(&mut self, now: Timestamp, session: SessionId, item: ClientItem<'_>) {
