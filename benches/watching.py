@@ -3,7 +3,8 @@
 Needs zmqlocker in the virtual environment. `python benches/watching.py` takes about a minute. The
 server with metrics is scraped, and looked at as a page looks, each once a second, all the while it
 is measured. The ratio of throughputs is what is promised; that of the processor time of the servers
-tells the same where other programs take turns with them.
+tells the same where other programs take turns with them, and what a second of being watched costs
+a server that does nothing else tells it best.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compare import first_line
 from measuring import Programs, Rounds, Server, Verdict, judge
+from zmqlocker import LockerClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +92,28 @@ def throughput() -> Iterator[Verdict]:
     yield Verdict("throughput", "their processor time, of without", cost, "<= 1.03")
 
 
+def idle() -> Iterator[Verdict]:
+    """What a second of being watched costs a server that has as many keys as are counted for."""
+    with serving("127.0.0.1:*") as (server, url), LockerClient(server.url) as client, watched(url):
+        client.try_acquire_many([f"key {number}" for number in range(600)])
+        time.sleep(2 * INTERVAL)
+        used, began = threads(server), time.perf_counter()
+        time.sleep(10 * INTERVAL)
+        length = time.perf_counter() - began
+        for name, target in (("zmql-server", "<= 3"), ("zmql-metrics", "-")):
+            share = (threads(server)[name] - used[name]) / length * 100
+            yield Verdict("idle", f"% of a processor, {name}", share, target)
+
+
+def threads(server: Server) -> dict[str, float]:
+    """The seconds of processors that each thread has used so far."""
+    found = {}
+    for thread in Path(f"/proc/{server.running.pid}/task").iterdir():
+        name = (thread / "comm").read_text(encoding="ascii").strip()
+        found[name] = int((thread / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+    return found
+
+
 def scrapes() -> Iterator[Verdict]:
     """How long an answer takes."""
     with serving("127.0.0.1:*") as (server, url):
@@ -104,4 +129,6 @@ def scrapes() -> Iterator[Verdict]:
 
 
 if __name__ == "__main__":
-    sys.exit(judge({"throughput": throughput, "scrapes": scrapes}, sys.argv[1:], __doc__))
+    sys.exit(
+        judge({"throughput": throughput, "idle": idle, "scrapes": scrapes}, sys.argv[1:], __doc__)
+    )
