@@ -11,11 +11,14 @@ use crate::net::{new_keys, write_keys};
 
 /// Make a secret key, and a public key beside it.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "The secret key is for its owner alone: a server's goes to `serve --curve-key`, a \
-                  client's to `--key-file`. The public key is for the others: a server's goes to \
-                  `--server-key`, a client's into the file of `serve --clients`."
-)]
+#[command(after_help = "\
+Example: zmqlocker keygen worker.key
+
+The secret key is for its owner alone: a server's goes to `serve --curve-key`, a client's to \
+`--key-file`. The public key is for the others: a server's goes to `--server-key`, a client's into \
+the file of `serve --clients`.
+
+Exit status: 0 made, 2 one of the files is there already, 3 they cannot be written.")]
 pub(super) struct Keygen {
     /// The file of the secret key, with mode 0600. The public key goes into PATH.pub. A file that
     /// is there already is never written over.
