@@ -47,9 +47,9 @@ def test_each_command_has_an_example_and_its_exit_statuses() -> None:
 
 
 def test_a_server_keeps_what_is_set_in_its_environment_to_itself() -> None:
-    status, output, _ = zmqlocker("serve", "--help", ZMQLOCKER_URL="tcp://secret:1")
+    status, output, _ = zmqlocker("serve", "--help", ZMQLOCKER_URL="tcp://hidden:1")
     assert status == 0
-    assert "secret" not in output
+    assert "hidden" not in output
 
 
 def test_bash_completes_commands_and_options() -> None:
