@@ -109,6 +109,15 @@ impl Lines {
         }
     }
 
+    /// Lets go of those that have ended without a word.
+    pub(super) fn forget_gone(&self) {
+        self.lock().retain(|_, line| {
+            let is_there = line.is_there();
+            line.is_open.store(is_there, Ordering::Release);
+            is_there
+        });
+    }
+
     pub(super) fn find(&self, fd: RawFd) -> Option<Arc<Line>> {
         self.lock().get(&fd).map(Arc::clone)
     }

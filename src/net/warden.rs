@@ -30,6 +30,9 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// How long the thread sleeps at most while there are none.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often those are looked for of whose end the library has told nothing.
+const GONE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The connections are looked at when the memory has grown by so many pages, as a rule of 4 KiB.
 const PAGES: u64 = 4096;
 
@@ -126,6 +129,7 @@ struct Watch {
 impl Watch {
     fn run(mut self) {
         let mut look_at = BootClock.now() + INTERVAL;
+        let mut forget_at = BootClock.now() + GONE_INTERVAL;
         loop {
             let interval = if self.lines().len() > 0 { INTERVAL } else { IDLE_INTERVAL };
             match self.events.next(interval) {
@@ -140,6 +144,10 @@ impl Watch {
             if look_at <= now {
                 self.check_memory(now);
                 look_at = now + INTERVAL;
+            }
+            if forget_at <= now {
+                self.lines().forget_gone();
+                forget_at = now + GONE_INTERVAL;
             }
         }
     }
