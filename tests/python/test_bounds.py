@@ -230,6 +230,7 @@ def test_who_reads_nothing_loses_its_connection_and_no_answer(
     asked = [[SPEND, some, 0, "k"] for some in range(1000)]
     peer.say(*asked)
     many = attacks.items(*asked)
+    wait_until(lambda: server.stats()["connections"] == 1)
     while server.stats()["connections"] == 1 and number < 10_000:
         with contextlib.suppress(OSError):
             flood(peer, many, len(many) * 16)
