@@ -90,7 +90,7 @@ def _generating(
                     sent = yield value
                 except GeneratorExit:
                     raise
-                except BaseException as error:  # noqa: BLE001
+                except BaseException as error:  # noqa: BLE001 - all goes on into the generator
                     step = generator.athrow(error)
                 else:
                     step = generator.asend(sent)

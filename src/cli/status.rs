@@ -7,6 +7,7 @@ use crate::cli::json::Object;
 use crate::cli::table::{Align, Table, fitting, short, shortened};
 use crate::cli::{Failure, Status};
 use crate::engine::{ClientRow, KeyRow, ServerStatus};
+use crate::observe::counts;
 
 /// How much of a name is shown where others stand beside it.
 const NAME: usize = 24;
@@ -79,24 +80,16 @@ fn lines(status: &ServerStatus) -> String {
 
 /// The status for programs, with the names of the Python package.
 fn object(status: &ServerStatus) -> Object {
-    let (facts, tally) = (&status.facts, &status.tally);
-    Object::new()
+    let facts = &status.facts;
+    let object = Object::new()
         .with("version", &*facts.version)
         .with("url", &*facts.endpoint)
         .with("run", &facts.server)
         .with("uptime", &facts.uptime)
         .with("security", &*facts.security)
         .with("durable", &facts.is_durable)
-        .with("grace", &status.grace)
-        .with("allowed", &tally.allowed)
-        .with("refused", &tally.refused)
-        .with("problems", &tally.problems)
-        .with("bounds_hit", &tally.bounds_hit)
-        .with("bad_messages", &facts.bad_messages)
-        .with("waiting", &tally.waiting)
-        .with("keys", &tally.keys)
-        .with("leases", &tally.leases)
-        .with("clients", &tally.sessions)
+        .with("grace", &status.grace);
+    counts(object, status)
 }
 
 /// Requests a second, from thousandths.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::engine::{Bounds, ClientInfo, ClientRow, KeyRow, LockRow, Mode, Shape};
+use crate::engine::{Bounds, ClientInfo, ClientRow, KeyRow, LockRow, Mode, ServerStatus, Shape};
 use crate::json::{self, Object};
 use crate::observe::{Answers, History, Latest, News, Observation, POINT_SECONDS, People};
 
@@ -40,11 +40,11 @@ pub fn document(seen: &Observation, history: &History, latest: &Latest) -> Strin
 }
 
 fn server(seen: &Observation) -> Object {
-    let (facts, tally) = (&seen.status.facts, &seen.status.tally);
+    let facts = &seen.status.facts;
     let bounds = Bounds::NAMES.iter().fold(Object::new(), |bounds, name| {
         bounds.with(name, &seen.bounds.named(name).unwrap_or_default())
     });
-    Object::new()
+    let object = Object::new()
         .with("version", &*facts.version)
         .with("url", &*facts.endpoint)
         // JavaScript's numbers are not exact beyond 2^53.
@@ -52,7 +52,14 @@ fn server(seen: &Observation) -> Object {
         .with("uptime", &short(facts.uptime))
         .with("security", &*facts.security)
         .with("durable", &facts.is_durable)
-        .with("unready", &seen.unready())
+        .with("unready", &seen.unready());
+    counts(object, &seen.status).with("bounds", &bounds)
+}
+
+/// Adds what a server has counted, with the names of the Python package.
+pub(crate) fn counts(object: Object, status: &ServerStatus) -> Object {
+    let ServerStatus { facts, tally, .. } = status;
+    object
         .with("allowed", &tally.allowed)
         .with("refused", &tally.refused)
         .with("problems", &tally.problems)
@@ -62,7 +69,6 @@ fn server(seen: &Observation) -> Object {
         .with("keys", &tally.keys)
         .with("leases", &tally.leases)
         .with("clients", &tally.sessions)
-        .with("bounds", &bounds)
 }
 
 fn key(row: &KeyRow, points: &[Answers]) -> Object {

@@ -11,6 +11,8 @@ mod scrape;
 use std::time::Duration;
 
 pub use address::WatchAddress;
+#[cfg(feature = "cli")]
+pub(crate) use document::counts;
 pub use document::document;
 pub use history::{Answers, History, KEYS_MAX, POINT_SECONDS, SECONDS_MAX};
 pub use news::{Latest, NEWS_MAX, News};
