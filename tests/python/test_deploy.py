@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,12 +165,6 @@ def test_kubernetes_knows_every_field() -> None:
     checked(tool("kubernetes-validate"), "--strict", DEPLOY / "kubernetes.yaml")
 
 
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
-)
-
-
-@needs_systemd
 def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
     # The command is looked for, and is not where the unit has it.
     unit = tmp_path / UNIT.name
@@ -182,7 +175,6 @@ def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@needs_systemd
 def test_the_unit_leaves_little_open() -> None:
     # What is left: a network, /proc, and the programs of the host.
     checked("systemd-analyze", "security", "--offline=true", "--threshold=15", UNIT)

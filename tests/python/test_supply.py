@@ -9,7 +9,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import pytest
 from conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -77,19 +76,12 @@ def audit(database: Path) -> subprocess.CompletedProcess[str]:
         shutil.rmtree(ROOT / "target" / "advisories", ignore_errors=True)
 
 
-needs_cargo_deny = pytest.mark.skipif(
-    shutil.which("cargo-deny") is None, reason="scripts/supply installs cargo-deny"
-)
-
-
-@needs_cargo_deny
 def test_an_audit_without_a_database_does_not_pass(tmp_path: Path) -> None:
     done = audit(tmp_path / "nowhere")
     assert done.returncode == 2
     assert "nothing is known of the crates" in done.stderr
 
 
-@needs_cargo_deny
 def test_an_audit_finds_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "crates" / "smallvec").mkdir(parents=True)
     (tmp_path / "crates" / "smallvec" / "RUSTSEC-2026-9999.md").write_text(ADVISORY)
