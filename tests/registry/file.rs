@@ -13,6 +13,15 @@ struct InFolder {
     lock: Option<File>,
 }
 
+impl InFolder {
+    /// Has the lock of the registry until what it gives is dropped.
+    fn lock(&self) -> File {
+        let file = File::open(self.folder.join("registry/registry.lock")).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        file
+    }
+}
+
 impl Engine for InFolder {
     fn start() -> Self {
         Self { folder: Folder::new(), lock: None }
@@ -23,15 +32,12 @@ impl Engine for InFolder {
     }
 
     fn silence(&mut self, is_silent: bool) {
-        self.lock = is_silent.then(|| {
-            let file = File::open(self.folder.join("registry/registry.lock")).unwrap();
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
-            file
-        });
+        self.lock = is_silent.then(|| self.lock());
     }
 
-    /// What a writer left that died before it was done.
+    /// What a writer left that died before it was done. It had the lock until then.
     fn restart(&mut self) {
+        let _lock = self.lock();
         fs::write(self.folder.join("registry/registry.new"), b"zmqlocker registry 1 99\nhalf")
             .unwrap();
     }
