@@ -1,6 +1,7 @@
 //! Grants that may be given back: leases, reservations and blocks.
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -47,10 +48,12 @@ impl Grant {
 #[derive(Debug)]
 pub(super) enum Taken {
     /// One lock, and so many of its permits: there is nothing to be known to take them back.
-    Lock(KeyId, u64),
+    Lock(KeyId, NonZeroU64),
     /// Anything else.
     Charges(Box<Charges>),
 }
+
+const _: () = assert!(size_of::<Taken>() == 16, "there are many: the permits' niche is its tag");
 
 impl Taken {
     pub(super) fn new(charges: Charges) -> Self {
@@ -60,7 +63,7 @@ impl Taken {
     /// The keys, and how much was taken of each.
     pub(super) fn parts(&self) -> SmallVec<[(KeyId, u64); 1]> {
         match self {
-            Self::Lock(key, permits) => SmallVec::from_elem((*key, *permits), 1),
+            Self::Lock(key, permits) => SmallVec::from_elem((*key, permits.get()), 1),
             Self::Charges(charges) => {
                 charges.iter().map(|charge| (charge.key, charge.cost)).collect()
             }

@@ -62,7 +62,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    hash: u64,
+    /// Of the space and the name: half of it, which is enough for the index.
+    hash: u32,
     state: Option<KeyState>,
 }
 
@@ -197,9 +198,9 @@ impl Table {
 
     /// Where the key is, if it is in use.
     pub(super) fn find(&self, space: Space, key: Key<'_>) -> Option<KeyId> {
-        let hash = self.hasher.hash_one((space, key.as_str()));
+        let hash = self.hash(space, key.as_str());
         let named = |place: &u32| self.name_at(*place) == Some((space, key.as_str()));
-        let place = *self.index.find(hash, named)?;
+        let place = *self.index.find(spread(hash), named)?;
         Some(KeyId { place, generation: self.slots[place as usize].generation })
     }
 
@@ -218,7 +219,7 @@ impl Table {
                 return None;
             }
         }
-        let hash = self.hasher.hash_one((state.space(), &*state.name));
+        let hash = self.hash(state.space(), &state.name);
         let place = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
         if place as usize == self.slots.len() {
             push_slowly_growing(&mut self.slots, Slot { generation: 0, hash, state: None });
@@ -228,7 +229,7 @@ impl Table {
         slot.state = Some(state);
         let generation = slot.generation;
         let slots = &self.slots;
-        self.index.insert_unique(hash, place, |place| slots[*place as usize].hash);
+        self.index.insert_unique(spread(hash), place, |it| spread(slots[*it as usize].hash));
         Some(KeyId { place, generation })
     }
 
@@ -274,6 +275,11 @@ impl Table {
         self.slots.len() - self.free.len()
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "half of it is enough")]
+    fn hash(&self, space: Space, name: &str) -> u32 {
+        self.hasher.hash_one((space, name)) as u32
+    }
+
     fn name_at(&self, place: u32) -> Option<(Space, &str)> {
         self.slots[place as usize].state.as_ref().map(|state| (state.space(), &*state.name))
     }
@@ -300,11 +306,16 @@ impl Table {
         let recorded = state.filter(|state| state.recorded.is_some());
         self.forgotten.extend(recorded.map(|state| state.name));
         slot.generation = slot.generation.wrapping_add(1);
-        if let Ok(entry) = self.index.find_entry(slot.hash, |other| *other == place) {
+        if let Ok(entry) = self.index.find_entry(spread(slot.hash), |other| *other == place) {
             entry.remove();
         }
         self.free.push(place);
     }
+}
+
+/// The index looks at the highest and at the lowest bits: the half is in both of them.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// Adds an element. The memory grows by an eighth at a time: with many elements, that of twice as

@@ -1,5 +1,6 @@
 //! Locks: keys that no rule names, whose first use says what they are.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::{Gate, Said};
@@ -105,8 +106,10 @@ impl<A> Gate<A> {
 
     /// What a lease of locks is of.
     pub(super) fn taken_of_locks(&self, parts: &Parts) -> Taken {
-        if let [(key, permits)] = parts.as_slice() {
-            return Taken::Lock(*key, *permits);
+        if let [(key, permits)] = parts.as_slice()
+            && let Some(permits) = NonZeroU64::new(*permits)
+        {
+            return Taken::Lock(*key, permits);
         }
         let charge = |(key, cost): &(KeyId, u64)| {
             let version = self.table.get(*key).map_or(0, |state| state.version);
