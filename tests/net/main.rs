@@ -2,6 +2,7 @@
 
 mod claims;
 mod leaving;
+mod names;
 
 use std::net::TcpListener;
 use std::process::Command;

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GREETING = b"\xff" + b"\0" * 8 + b"\x7f" + b"\3\1NULL" + b"\0" * 48
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+NAMED = b"\x04\x2e\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\x05"
 
 HELLO, BEAT, SPEND = 0, 1, 2
 
@@ -51,11 +52,11 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
-def shake_hands(port: int) -> socket.socket:
+def shake_hands(port: int, ready: bytes = READY) -> socket.socket:
     """Give a connection on which messages may be sent."""
     with contextlib.ExitStack() as broken:
         peer = broken.enter_context(connect(port))
-        peer.sendall(GREETING + READY)
+        peer.sendall(GREETING + ready)
         # Before it is ready as well, a server takes whatever comes for a part of the handshake.
         heard = b""
         while len(heard) < 66 or len(heard) < 66 + heard[65]:
@@ -108,6 +109,21 @@ def hold(port: int, stop: threading.Event, beginnings: list[bytes]) -> int:
                 peer.sendall(beginnings[count % len(beginnings)])
         stop.wait()
         return 200
+
+
+def names_of_others(port: int, stop: threading.Event) -> int:
+    """Connections that have one name, or one such as the server gives, and ask without an end."""
+    count = 0
+    asked = frame(b"", more=True) + frame(b"let me go")
+    while not stop.is_set():
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for name in (b"other", b"other", b"\0" + os.urandom(4)):
+                peer = held.enter_context(shake_hands(port, NAMED + name))
+                peer.settimeout(0.1)
+                for _ in range(20):
+                    peer.sendall(asked * 200)
+                    count += 200
+    return count
 
 
 def giant_frames(port: int, stop: threading.Event) -> int:
@@ -239,6 +255,7 @@ ATTACKS: dict[str, Callable[[int, threading.Event], int]] = {
         garbage_in_frames,
         half_greetings,
         half_frames,
+        names_of_others,
         giant_frames,
         endless_messages,
         unread_answers,
