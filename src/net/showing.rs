@@ -71,9 +71,19 @@ impl Service {
         let keys = self.machine.busy_keys(now, 0, KEYS_BYTES).rows;
         let people = (wanted == Wanted::All).then(|| self.people(now));
         let measures = self.machine.measures().clone();
+        let stops_within = self.drained_at.map(|at| at.since(now));
         let Some(showing) = &self.showing else { return };
         let (thread, bounds) = (showing.thread.clone(), showing.bounds);
-        let seen = Observation { at: now, status, measures, thread, bounds, keys, people };
+        let seen = Observation {
+            at: now,
+            status,
+            stops_within,
+            measures,
+            thread,
+            bounds,
+            keys,
+            people,
+        };
         showing.sight.show(Box::new(seen));
     }
 

@@ -28,6 +28,8 @@ pub struct Observation {
     pub at: Timestamp,
     /// What was counted.
     pub status: ServerStatus,
+    /// How long it lets those who wait be served before it stops, if it is about to.
+    pub stops_within: Option<Duration>,
     /// What was measured of requests.
     pub measures: Measures,
     /// What was measured of the server's thread.
@@ -94,6 +96,10 @@ impl Observation {
     /// Why the server does not grant everything that it will, if it does not.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
+        if let Some(left) = self.stops_within {
+            let left = left.as_secs_f64();
+            return Some(format!("the server stops within {left} s: nobody new is served"));
+        }
         let grace = self.status.grace;
         (grace > Duration::ZERO).then(|| {
             format!(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import signal
 import socket
 import threading
@@ -125,18 +126,31 @@ class Waiter(threading.Thread):
             self.client.close()
 
 
+def probe(url: str) -> int:
+    """Ask as a balancer does; the status of the answer."""
+    host, path = url.removeprefix("http://").split("/", 1)
+    connection = http.client.HTTPConnection(host, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/{path}")
+        return connection.getresponse().status
+
+
 def test_a_drain_serves_who_waits_and_lets_nobody_join(
     serving: Callable[..., Serving],
     holder: Callable[[Serving], tuple[LockerClient, Lease]],
 ) -> None:
-    server = serving(f"--drain={PATIENCE}")
+    server = serving(f"--drain={PATIENCE}", "--metrics=127.0.0.1:*")
+    page = server.line_with("metrics at ").rpartition(" ")[2]
     client, lease = holder(server)
+    assert probe(page + "readyz") == 200
     waiter = Waiter(server, client, PATIENCE)
     server.send(signal.SIGTERM)
     assert "1 wait, 1 leases are held" in server.line_with("stops within")
     with LockerClient(server.url, timeout=0.3) as late, pytest.raises(LockerError):
         late.lock("b").acquire()
     assert client.peek("default").allowed
+    # A balancer sends nobody here any more, and nobody ends what is about to end by itself.
+    assert (probe(page + "readyz"), probe(page + "healthz")) == (503, 200)
     assert server.process.poll() is None
     lease.release()
     assert waiter.got.wait(PATIENCE)
