@@ -3,7 +3,7 @@
 use crate::engine::{Bounds, Happening};
 use crate::net::service::Service;
 use crate::net::sight::{Sight, Wanted};
-use crate::observe::{Observation, People, ThreadMeasures};
+use crate::observe::{Door, Observation, People, ThreadMeasures};
 use crate::time::{Clock, Timestamp};
 
 /// How many bytes the pages have that people see: some hundred rows each.
@@ -71,6 +71,12 @@ impl Service {
         let keys = self.machine.busy_keys(now, 0, KEYS_BYTES).rows;
         let people = (wanted == Wanted::All).then(|| self.people(now));
         let measures = self.machine.measures().clone();
+        let counted = self.control.stats();
+        let door = Door {
+            connections: counted.connections,
+            ended: counted.connections_ended,
+            denied: counted.denied,
+        };
         let stops_within = self.drained_at.map(|at| at.since(now));
         let Some(showing) = &self.showing else { return };
         let (thread, bounds) = (showing.thread.clone(), showing.bounds);
@@ -80,6 +86,7 @@ impl Service {
             stops_within,
             measures,
             thread,
+            door,
             bounds,
             keys,
             people,

@@ -34,6 +34,8 @@ pub struct Observation {
     pub measures: Measures,
     /// What was measured of the server's thread.
     pub thread: ThreadMeasures,
+    /// Who comes and goes.
+    pub door: Door,
     /// How many of what there may be.
     pub bounds: Bounds,
     /// The busiest keys, the busiest first.
@@ -53,6 +55,17 @@ pub struct People {
     pub clients: Vec<ClientRow>,
     /// Whether there are more than that.
     pub more_clients: bool,
+}
+
+/// Who comes to a server and goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Door {
+    /// How many connections there are.
+    pub connections: u64,
+    /// How many were ended because a bound was reached.
+    pub ended: u64,
+    /// How many connections and requests were refused for their keys and rights.
+    pub denied: u64,
 }
 
 /// What is measured of the thread of a server.

@@ -97,6 +97,10 @@ fn requests(text: &mut Exposition, seen: &Observation) {
     let help = "Messages that were no requests.";
     let bad = seen.status.facts.bad_messages;
     text.single(Kind::Counter, "zmqlocker_bad_messages_total", help, bad);
+    let help = "Connections and requests that were refused for their keys and rights.";
+    text.single(Kind::Counter, "zmqlocker_denied_total", help, seen.door.denied);
+    let help = "Connections that were ended because a bound was reached.";
+    text.single(Kind::Counter, "zmqlocker_connections_ended_total", help, seen.door.ended);
 }
 
 fn present(text: &mut Exposition, seen: &Observation) {
@@ -109,6 +113,8 @@ fn present(text: &mut Exposition, seen: &Observation) {
     ] {
         text.single(Kind::Gauge, name, help, value);
     }
+    let help = "Connections to the server.";
+    text.single(Kind::Gauge, "zmqlocker_connections", help, seen.door.connections);
     let help = "How many of what there may be, by the name of the bound.";
     text.family(Kind::Gauge, "zmqlocker_bound", help);
     for name in Bounds::NAMES {

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import PATIENCE, wait_until
+from keys import KeyRing
 from prometheus_client.parser import text_string_to_metric_families
-from zmqlocker import ConfigError, LockerClient, LockerServer, LockTimeout
+from zmqlocker import AuthError, ConfigError, LockerClient, LockerServer, LockTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +214,26 @@ def test_a_server_is_not_ready_after_a_crash_until_its_grace_is_over(
         assert one(scrape(server), "zmqlocker_ready") == 0
         wait_until(lambda: get(server, "/readyz")[0] == 200)
         assert one(scrape(server), "zmqlocker_ready") == 1
+
+
+def test_a_server_with_keys_is_watched_too(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    worker, stranger = ring.key("worker"), ring.key("stranger")
+    ring.let_in((worker, "*", ""))
+    with (
+        ring.serve(metrics="127.0.0.1:*") as server,
+        LockerClient(server.url, **worker.client(ring.server)) as client,
+    ):
+        assert client.try_acquire("api")
+        with (
+            LockerClient(server.url, timeout=PATIENCE, **stranger.client(ring.server)) as other,
+            pytest.raises(AuthError),
+        ):
+            other.try_acquire("api")
+        wait_until(lambda: one(scrape(server), "zmqlocker_connections") == 1)
+        assert decisions(server, "limit", "*") == {"allowed": 1}
+        assert one(scrape(server), "zmqlocker_denied_total") >= 1
+        assert worker.secret not in get(server, "/api/status")[2]
 
 
 def test_the_port_is_free_when_the_server_has_stopped() -> None:
