@@ -8,6 +8,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -76,7 +78,7 @@ class EtcdNodes:
                 status = self._status(name)
                 if status and status["leader"] == status["header"]["member_id"]:
                     return name
-        raise AssertionError("etcd has no leader")
+        pytest.fail("etcd has no leader")
 
     def close(self) -> None:
         for process in self.processes.values():
