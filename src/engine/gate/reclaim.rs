@@ -3,6 +3,7 @@
 use super::settle::margin;
 use super::{Gate, hold};
 use crate::engine::grant::{Grant, GrantKind, Lease};
+use crate::engine::key::Key;
 use crate::engine::lock::LockRequest;
 use crate::engine::request::{GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
@@ -63,7 +64,8 @@ impl<A> Gate<A> {
         if self.grants.get(id).is_some() {
             return if self.claim_lease(now, owner, id) { Ok(Reply::Done) } else { Err(gone()) };
         }
-        if now >= self.reclaim_until {
+        let is_over = |key: &Key<'_>| self.may_be_reclaimed_until(key.as_str()) <= now;
+        if wanted.locks.parts().iter().any(|(key, _)| is_over(key)) {
             return Err(gone());
         }
         self.room_for_grant(owner)?;
