@@ -27,7 +27,8 @@ impl Conversation {
                         self.reclaim(now, link, grant);
                     }
                 }
-                Ok(ServerItem::Lost { grants }) => {
+                Ok(ServerItem::Homes(_)) => {}
+                Ok(ServerItem::Lost { grants } | ServerItem::Moved { grants }) => {
                     for grant in grants {
                         self.give_up_lease(link, grant);
                     }

@@ -46,7 +46,9 @@ fn said(client: &mut Conversation) -> (String, Vec<(RequestId, Outcome)>) {
                         ClientItem::Ask { .. } => 'a',
                         ClientItem::Cancel(_) => 'c',
                         ClientItem::Bye => 'y',
-                        ClientItem::OtherVersion(_) | ClientItem::Bad { .. } => '?',
+                        ClientItem::OtherVersion(_)
+                        | ClientItem::KnowMoved(_)
+                        | ClientItem::Bad { .. } => '?',
                     });
                 }
                 words.push('.');

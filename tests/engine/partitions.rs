@@ -57,11 +57,11 @@ impl Desk {
     }
 
     fn moved(&self) -> Vec<GrantId> {
-        let moved = self.heard.iter().filter_map(|(_, output)| match output {
+        let moved = self.heard.iter().rev().find_map(|(_, output)| match output {
             Output::Moved { grants, .. } => Some(grants.clone()),
             _ => None,
         });
-        moved.last().unwrap_or_default()
+        moved.unwrap_or_default()
     }
 
     fn lock(&mut self, session: SessionId, name: &str, ttl: u64) -> Option<GrantId> {
