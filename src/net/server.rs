@@ -20,6 +20,7 @@ use crate::net::clock::{BootClock, unix_time};
 use crate::net::context;
 use crate::net::desk::Desk;
 use crate::net::guard::Guard;
+use crate::net::joining;
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::metrics::{Metrics, MetricsPort};
@@ -41,6 +42,9 @@ const MESSAGES_MAX: i32 = 64;
 
 /// How long a connection may take until it is made, greetings included.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// How long the start of a server waits until it is known whether it is one of its cluster.
+const JOIN_TIME: Duration = Duration::from_secs(5);
 
 /// How long answers on their way may hold up the end of a server.
 const LINGER: Duration = Duration::from_millis(500);
@@ -112,7 +116,9 @@ impl Server {
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
         let now = BootClock.now();
-        let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
+        // What is used and held goes to other servers, where there are any.
+        let folder = config.data_dir.as_deref().filter(|_| config.member.is_none());
+        let ledger = folder.map(Ledger::open).transpose()?;
         let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
         let number = RandomState::new().hash_one(now);
         let first_number = number_by_time_of_day(unix_time());
@@ -122,6 +128,7 @@ impl Server {
             machine.number_grants_above(first_number);
             machine.begin_locks(now, true);
         }
+        let homes = joining::join(config, (&endpoint, number), &control, &mut machine)?;
         let mut journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
         let (metrics, showing) = watch(now, config, &control, &mut journal)?;
         if let Some(found) = found {
@@ -137,6 +144,7 @@ impl Server {
             journal,
             machine,
             ledger,
+            homes,
             awaited: 0,
             drained_at: None,
             sessions_max: config.bounds.sessions_max,
@@ -160,7 +168,21 @@ impl Server {
             .spawn(move || service.run(context, claim))
             .map_err(|error| Error::system("start a thread", &error))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { endpoint, pid: std::process::id(), control, thread, metrics })
+        let server = Self { endpoint, pid: std::process::id(), control, thread, metrics };
+        if config.member.is_some() {
+            server.wait_until_joined()?;
+        }
+        Ok(server)
+    }
+
+    /// Waits until the server is one of its cluster, or cannot be; not for long.
+    fn wait_until_joined(&self) -> Result<(), Error> {
+        let outcome = self.control.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |outcome: &mut Option<Result<(), Error>>| {
+            outcome.is_none() && !self.control.joined.load(Ordering::Acquire)
+        };
+        let waited = self.control.finished.wait_timeout_while(outcome, JOIN_TIME, is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone().unwrap_or(Ok(()))
     }
 
     /// The endpoint that is served, with the port that was free in the place of a `*`.
@@ -293,6 +315,8 @@ pub(super) struct Control {
     /// How the server ended, if it has.
     pub(super) outcome: Mutex<Option<Result<(), Error>>>,
     pub(super) finished: Condvar,
+    /// Whether it is one of its cluster.
+    joined: AtomicBool,
     /// What goes over its connections.
     pub(super) traffic: Traffic,
 }
@@ -316,6 +340,7 @@ impl Control {
             reload_waits: AtomicBool::new(false),
             outcome: Mutex::new(None),
             finished: Condvar::new(),
+            joined: AtomicBool::new(false),
             traffic: Traffic::default(),
         }
     }
@@ -324,6 +349,14 @@ impl Control {
     pub(super) fn wake(&self) {
         // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
         let _ = self.waker.wake();
+    }
+
+    /// Lets go on whoever waits for this.
+    pub(super) fn has_joined(&self) {
+        if !self.joined.swap(true, Ordering::AcqRel) {
+            drop(self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
+            self.finished.notify_all();
+        }
     }
 
     pub(super) fn stats(&self) -> ServerStats {
