@@ -55,6 +55,8 @@ struct Side {
     conversation: Conversation,
     now: Timestamp,
     finished: Vec<(u64, Outcome)>,
+    /// The links that it wanted beside those that were there.
+    opened: Vec<(LinkId, Box<str>)>,
     /// Whether callers leave it open whether they take their answers.
     hesitates: bool,
 }
@@ -64,7 +66,8 @@ impl Side {
     fn new(links: usize) -> Self {
         let conversation = Conversation::new(links, [7; 16], ClientInfo::default());
         let now = Timestamp::from_nanos(1_000_000_000_000);
-        let mut side = Self { conversation, now, finished: Vec::new(), hesitates: false };
+        let (finished, opened) = (Vec::new(), Vec::new());
+        let mut side = Self { conversation, now, finished, opened, hesitates: false };
         for link in 0..links {
             side.handle(&Input::Up(LinkId(link)));
         }
@@ -94,6 +97,7 @@ impl Side {
         let mut messages = Vec::new();
         while let Some(output) = self.conversation.poll_output() {
             match output {
+                Output::Open(link, url) => self.opened.push((link, url)),
                 Output::Send(link, message) => messages.push((link, items(&message))),
                 Output::Finish(id, outcome) => {
                     self.finished.push((id.0, outcome));

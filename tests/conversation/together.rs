@@ -36,6 +36,7 @@ fn said(client: &mut Conversation) -> (String, Vec<(RequestId, Outcome)>) {
     let (mut words, mut ended) = (String::new(), Vec::new());
     while let Some(output) = client.poll_output() {
         match output {
+            Output::Open(..) => words.push('o'),
             Output::Finish(id, outcome) => ended.push((id, outcome)),
             Output::Send(_, message) => {
                 for item in Items::new(message.get(0).unwrap()) {

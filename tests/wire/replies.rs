@@ -219,8 +219,8 @@ fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
 fn the_first_item_that_no_server_sends_is_the_last_that_is_read() {
     for (line, part) in [
         ("910e", "from 0 to 13, not 14"),
-        ("94040a0da0", "code must be from 1 to 11, not 12"),
-        ("94040a00a0", "code must be from 1 to 11, not 0"),
+        ("94040a0da0", "code must be from 1 to 12, not 13"),
+        ("94040a00a0", "code must be from 1 to 12, not 0"),
         ("9208c0", "grant must be a whole number"),
         ("93070aa0", "next must be nil or"),
         ("94070ac0a0", "key must be 1 to 256 bytes"),
