@@ -37,6 +37,8 @@ pub(super) struct Homes {
     /// Which change of the map it is.
     pub(super) map_number: u64,
     pub(super) forwarder: Forwarder,
+    /// How many partitions have come without what is used and held, since that was told.
+    pub(super) taken: usize,
     /// When it stops though it may still have something.
     pub(super) leaves_until: Option<Timestamp>,
     /// How it has left the cluster, if it has.
@@ -67,6 +69,7 @@ impl Homes {
             covered: PartitionMap::default(),
             map: HomeMap { epoch: 0, me: None, servers, homes },
             map_number: 0,
+            taken: 0,
             forwarder,
             leaves_until: None,
             gone: None,
@@ -221,7 +224,10 @@ impl Service {
                 let gain = match &holds {
                     _ if is_first => Gain::Fresh,
                     Some(bytes) => Gain::Handed(bytes),
-                    None => Gain::Taken(start),
+                    None => {
+                        homes.taken += 1;
+                        Gain::Taken(start)
+                    }
                 };
                 let now = self.clock.now();
                 let from = now + Times::default().grace;
@@ -245,6 +251,7 @@ impl Service {
     fn note_homes(&mut self) {
         let Some(homes) = &mut self.homes else { return };
         homes.remember();
+        self.journal.note_taken(std::mem::take(&mut homes.taken));
         let count = |place| homes.map.homes.iter().filter(|(_, home)| **home == place).count();
         let ours = if homes.map.me.is_some() { count(homes.map.me) } else { 0 };
         self.journal.note_share(ours, homes.map.servers.len());

@@ -116,6 +116,18 @@ impl Journal {
         );
     }
 
+    /// So many partitions have come from a home that could not say what is used and held.
+    pub(super) fn note_taken(&self, count: usize) {
+        if count > 0 {
+            let endpoint = &self.endpoint;
+            log::warn!(
+                target: LOG, event = "taken", partitions = count;
+                "{endpoint} takes {count} partitions over from a server that is gone: their limits \
+                 count as used up, and what is held there may only be reclaimed for a while"
+            );
+        }
+    }
+
     /// Whether a client with this routing id was not heard of before.
     pub(super) fn is_new(&mut self, routing_id: &[u8]) -> bool {
         self.greeted.insert(routing_id)
