@@ -303,8 +303,16 @@ impl Home {
         }
     }
 
-    /// Deletes what was read, so that nobody reads it again.
+    /// Deletes what was read, so that nobody reads it again. Of what has been handed on since, it is
+    /// the successor who reads.
     fn tidy(&mut self, now: Timestamp) {
+        let owned = &self.owned;
+        self.read_holds.retain(|partition| {
+            owned[*partition].as_ref().is_some_and(|it| matches!(it.hold, Hold::Here))
+        });
+        if self.read_holds.is_empty() {
+            return;
+        }
         let (mut guards, mut changes) = (Vec::new(), Vec::new());
         for partition in &self.read_holds {
             let Some(Written { modified, .. }) = &self.state.parts[*partition] else { continue };
