@@ -125,13 +125,12 @@ impl Asking {
         }
     }
 
-    /// Asks a request again: this link, if it is up.
+    /// Asks a request again: this link, if it is up and does not owe the answer already; another
+    /// one otherwise.
     pub fn send_to(&mut self, now: Timestamp, request: RequestId, prefers: Option<LinkId>) {
         if let Some(pending) = self.pending.get_mut(&request) {
             pending.prefers = prefers;
-            if prefers.is_none_or(|link| !pending.asked.contains(link)) {
-                self.send(now, request);
-            }
+            self.send(now, request);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A client's side of our protocol: laws of what it says and believes, without a server.
 
 mod denial;
+mod homes;
 mod lease;
 mod link;
 mod locks;
@@ -47,6 +48,7 @@ enum Item {
         grant: u64,
     },
     Cancel(u64),
+    KnowMoved,
     Bye,
 }
 
@@ -167,6 +169,7 @@ fn items(message: &Frames) -> Vec<Item> {
         }
         ClientItem::Ask { id, .. } => Item::Ask(id.0),
         ClientItem::Cancel(id) => Item::Cancel(id.0),
+        ClientItem::KnowMoved(_) => Item::KnowMoved,
         ClientItem::Bye => Item::Bye,
         other => panic!("{other:?}"),
     };

@@ -12,7 +12,7 @@ from commands import zmqlocker
 from conftest import wait_until
 from zmqlocker import ConfigError, LockerClient, LockerServer, LockTimeout
 
-from cluster import Callers, Cluster, above_limit
+from cluster import Callers, Cluster, above_limit, partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,17 +87,15 @@ def test_who_waits_at_one_server_is_served_when_another_client_releases(cluster:
 
 
 def test_keys_of_several_homes_are_refused_and_of_one_are_taken(cluster: Cluster) -> None:
+    by_partition: dict[int, list[str]] = {}
+    for key in keys("lock", 1000):
+        by_partition.setdefault(partition(key), []).append(key)
+    together, *others = by_partition.values()
     with LockerClient(cluster.urls) as client:
-        by_home: dict[str, list[str]] = {}
-        for key in keys("lock"):
-            by_home.setdefault(cluster.home_of(key), []).append(key)
-        one, other, *_ = by_home.values()
-        with client.lock(one[:2]):
+        with client.lock(together[:3]):
             pass
-        with (
-            pytest.raises(ConfigError, match="must have one home"),
-            client.lock([one[0], other[0]]),
-        ):
+        parted = client.lock([some[0] for some in others[:16]])
+        with pytest.raises(ConfigError, match="must have one home"), parted:
             pass
 
 
