@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use zmqlocker::cluster::ServerName;
 use zmqlocker::config::Url;
 use zmqlocker::config_file::{ClientList, FileConfig};
 use zmqlocker::engine::{Bounds, Limits, Rate, SomeBounds};
 use zmqlocker::observe::WatchAddress;
+use zmqlocker::registry::RegistryUrl;
 
 const WHOLE: &str = r#"
 url = "tcp://127.0.0.1:7777"
