@@ -246,7 +246,8 @@ pub fn parse_advertise(text: &str) -> Result<Url, Error> {
         return Ok(url);
     }
     let problem = format!(
-        "must be where clients and the other servers find this one, as tcp://HOST:PORT, not {text:?}"
+        "must be where clients and the other servers find this one, as tcp://HOST:PORT, not \
+         {text:?}"
     );
     Err(Error::Config { argument, problem })
 }

@@ -150,7 +150,8 @@ fn an_error_has_a_line_a_column_and_a_way_out() {
         (
             "colour = true",
             "1:1: unknown key \"colour\": there are url, patience, data_dir, metrics, \
-             curve_key, clients, registry, name, advertise, max_requests, in_seconds, limits, bounds",
+             curve_key, clients, registry, name, advertise, max_requests, in_seconds, limits, \
+             bounds",
         ),
         ("[bounds]\nkey_max = 1", "2:1: unknown key \"key_max\": did you mean \"keys_max\"?"),
         ("[bounds]\nkeys_max = 0", "2:12: keys_max must be from 1 to 1000000000, not 0"),

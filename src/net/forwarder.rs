@@ -103,6 +103,15 @@ impl Forwarder {
 }
 
 impl Service {
+    /// One permit for one of the seed's clients, from here or from elsewhere.
+    pub(super) fn next(&mut self, now: Timestamp, envelope: Envelope) {
+        if self.is_home_of_seed(now) {
+            self.handle(now, Input::Next(envelope));
+        } else {
+            self.forward(now, envelope);
+        }
+    }
+
     /// A request of one of the seed's clients for a key of which another server is home.
     pub(super) fn forward(&mut self, now: Timestamp, to: Envelope) {
         let until = now + self.machine.patience() + ANSWER_TIME;

@@ -112,7 +112,7 @@ impl Journal {
         let (endpoint, all) = (&self.endpoint, Partition::COUNT);
         log::info!(
             target: LOG, event = "homes", partitions = ours, servers = servers;
-            "{endpoint} is home of {ours} of {all} partitions, with {servers} servers in its cluster"
+            "{endpoint} is home of {ours} of {all} partitions, with {servers} servers in all"
         );
     }
 

@@ -22,7 +22,7 @@ use crate::net::desk::Desk;
 use crate::net::guard::Guard;
 use crate::net::joining;
 use crate::net::journal::Journal;
-use crate::net::ledger::Ledger;
+use crate::net::ledger::{Found, Ledger};
 use crate::net::metrics::{Metrics, MetricsPort};
 use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
 use crate::net::showing::Showing;
@@ -31,7 +31,7 @@ use crate::net::warden::{Traffic, Warden};
 use crate::time::{Clock, Timestamp};
 use crate::wire::Frames;
 use crate::wire::curve::OVERHEAD_BYTES;
-use crate::wire::seed::BYTES_MAX;
+use crate::wire::seed::{BYTES_MAX, Envelope};
 
 /// How many answers may wait for one connection to read them; with more, it ends. All who wait at
 /// the server may be answered at once over one connection.
@@ -116,19 +116,9 @@ impl Server {
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
         let now = BootClock.now();
-        // What is used and held goes to other servers, where there are any.
-        let folder = config.data_dir.as_deref().filter(|_| config.member.is_none());
-        let ledger = folder.map(Ledger::open).transpose()?;
-        let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
         let number = RandomState::new().hash_one(now);
-        let first_number = number_by_time_of_day(unix_time());
-        let restore = |ledger: &Ledger| ledger.restore(now, first_number, &mut machine);
-        let found = ledger.as_ref().map(restore).transpose()?;
-        // Among several servers it is the epochs that tell the grants of one from those of others.
-        if ledger.is_none() && config.member.is_none() {
-            machine.number_grants_above(first_number);
-            machine.begin_locks(now, true);
-        }
+        let (mut machine, kept) = take_up(now, config)?;
+        let (ledger, found) = kept.unzip();
         let homes = joining::join(config, (&endpoint, number), &control, &mut machine)?;
         let mut journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
         let (metrics, showing) = watch(now, config, &control, &mut journal)?;
@@ -402,6 +392,31 @@ impl Counters {
         self.bounds_hit
             .store(tally.bounds_hit + self.hurried.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// What outlives a server, and what was found of it.
+type Kept = (Ledger, Found);
+
+/// The machine of a server, with what an earlier run has left.
+fn take_up(
+    now: Timestamp,
+    config: &ServerConfig,
+) -> Result<(Machine<Envelope>, Option<Kept>), Error> {
+    let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
+    if config.member.is_some() {
+        // What is used and held goes to other servers, and it is the epochs that tell the grants of
+        // one from those of others.
+        return Ok((machine, None));
+    }
+    let first_number = number_by_time_of_day(unix_time());
+    let Some(folder) = &config.data_dir else {
+        machine.number_grants_above(first_number);
+        machine.begin_locks(now, true);
+        return Ok((machine, None));
+    };
+    let ledger = Ledger::open(folder)?;
+    let found = ledger.restore(now, first_number, &mut machine)?;
+    Ok((machine, Some((ledger, found))))
 }
 
 /// Starts to show how a server does, if it is to be watched; with it, what is shown. It ends when

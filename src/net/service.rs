@@ -223,15 +223,6 @@ impl Service {
         Ok(())
     }
 
-    /// One permit for one of the seed's clients, from here or from elsewhere.
-    fn next(&mut self, now: Timestamp, envelope: Envelope) {
-        if self.is_home_of_seed(now) {
-            self.handle(now, Input::Next(envelope));
-        } else {
-            self.forward(now, envelope);
-        }
-    }
-
     /// A message of a client that speaks our protocol.
     fn converse(&mut self, now: Timestamp, routing_id: &[u8], body: &[u8]) {
         let mut session =

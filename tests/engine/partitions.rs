@@ -215,7 +215,10 @@ fn a_lease_of_keys_that_part_is_lost_and_none_of_them_is_free_before_its_end() {
     let grant = old.take(holder, 0, &[("k", M), ("other", M)]).unwrap();
     let bytes = old.leave("k");
     let lost = |desk: &Desk| {
-        let is_it = |output: &Output<usize>| matches!(output, Output::Lost { grants, .. } if *grants == [grant]);
+        let is_it = |output: &Output<usize>| match output {
+            Output::Lost { grants, .. } => *grants == [grant],
+            _ => false,
+        };
         desk.heard.iter().any(|(_, output)| is_it(output))
     };
     assert!(lost(&old));

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from zmqlocker import LockInfo
+
 #: A dead server's keys are answered again within so many seconds.
 FAIL_OVER = 2.0
 
@@ -161,7 +163,7 @@ def test_a_lease_that_is_long_enough_outlives_its_server(cluster: Cluster) -> No
             assert later.token > lease.token
 
 
-def locks_at(url: str) -> list[object]:
+def locks_at(url: str) -> list[LockInfo]:
     with LockerClient(url) as client:
         return list(client.locks())
 

@@ -252,9 +252,10 @@ impl Home {
         self.send(now, Purpose::TakeOver { incarnation, gains }, message);
     }
 
-    /// The first epoch of a change of hands, and how its transaction begins, with the last epoch: it is done by the present
-    /// incarnation, and follows all others. So a server may number its grants in one row: the next
-    /// home of each of its partitions has a later epoch than it ever had of any.
+    /// The first epoch of a change of hands, and how its transaction begins, first of all with the
+    /// last epoch: it is done by the present incarnation, and follows all others. So a server may
+    /// number its grants in one row: the next home of each of its partitions has a later epoch than
+    /// it ever had of any.
     fn begin_change(&mut self, incarnation: Revision) -> Option<(Epoch, Vec<Guard>, Vec<Change>)> {
         let known = self.state.epoch.as_ref();
         let seen = known.map_or(Revision::NONE, |epoch| epoch.modified);
@@ -303,8 +304,8 @@ impl Home {
         }
     }
 
-    /// Deletes what was read, so that nobody reads it again. Of what has been handed on since, it is
-    /// the successor who reads.
+    /// Deletes what was read, so that nobody reads it again. What was handed on since is for the
+    /// successor.
     fn tidy(&mut self, now: Timestamp) {
         let owned = &self.owned;
         self.read_holds.retain(|partition| {
