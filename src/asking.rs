@@ -45,6 +45,8 @@ pub struct Asking {
     links: usize,
     up: LinkSet,
     silent: LinkSet,
+    /// Those that are asked only if they are named.
+    resting: LinkSet,
     /// Where the search for a link starts: one behind the link that was asked last.
     turn: usize,
     next_id: u64,
@@ -62,6 +64,8 @@ struct Pending {
     answer_expected: Option<Timestamp>,
     /// The only link that may be asked, if there is such a one.
     only: Option<LinkId>,
+    /// The link that is asked first, if it is up.
+    prefers: Option<LinkId>,
 }
 
 impl Asking {
@@ -73,6 +77,7 @@ impl Asking {
             links,
             up: LinkSet::default(),
             silent: LinkSet::default(),
+            resting: LinkSet::default(),
             turn: 0,
             next_id: 0,
             pending: BTreeMap::new(),
@@ -86,12 +91,56 @@ impl Asking {
         self.ask_together(now, only, 1)
     }
 
+    /// The client has one link more, which is not connected yet.
+    pub fn add_link(&mut self) {
+        debug_assert!(self.links < 64, "a set of links is a word of 64 bits");
+        self.links += 1;
+    }
+
+    /// Whether a link is asked only if it is named.
+    pub fn rest(&mut self, link: LinkId, rests: bool) {
+        if rests {
+            self.resting.insert(link);
+        } else {
+            self.resting.remove(link);
+        }
+    }
+
+    /// Starts a request that any link may answer, but that this one is asked first.
+    pub fn ask_first(&mut self, now: Timestamp, prefers: Option<LinkId>) -> RequestId {
+        self.next_id += 1;
+        let request = RequestId(self.next_id);
+        let asked = LinkSet::default();
+        self.pending.insert(request, Pending { asked, answer_expected: None, only: None, prefers });
+        self.send(now, request);
+        request
+    }
+
+    /// A link cannot answer a request. Nobody else is asked for now.
+    pub fn turn_away(&mut self, from: LinkId, request: RequestId) {
+        self.silent.remove(from);
+        self.expect(request, None);
+        if let Some(pending) = self.pending.get_mut(&request) {
+            pending.asked.remove(from);
+        }
+    }
+
+    /// Asks a request again: this link, if it is up and does not owe the answer already; another
+    /// one otherwise.
+    pub fn send_to(&mut self, now: Timestamp, request: RequestId, prefers: Option<LinkId>) {
+        if let Some(pending) = self.pending.get_mut(&request) {
+            pending.prefers = prefers;
+            self.send(now, request);
+        }
+    }
+
     /// Starts so many requests that go to the same link together. They have numbers in a row, and
     /// are known by the first.
     pub fn ask_together(&mut self, now: Timestamp, only: Option<LinkId>, count: u64) -> RequestId {
         let request = RequestId(self.next_id + 1);
         self.next_id += count;
-        let pending = Pending { asked: LinkSet::default(), answer_expected: None, only };
+        let asked = LinkSet::default();
+        let pending = Pending { asked, answer_expected: None, only, prefers: None };
         self.pending.insert(request, pending);
         self.send(now, request);
         request
@@ -230,9 +279,10 @@ impl Asking {
     /// Sends a request to a link that was not asked yet, if there is one.
     fn send(&mut self, now: Timestamp, request: RequestId) {
         let Some(pending) = self.pending.get(&request) else { return };
-        let (asked, only) = (pending.asked, pending.only);
+        let (asked, only, prefers) = (pending.asked, pending.only, pending.prefers);
         let usable = |link: &LinkId| self.up.contains(*link) && !asked.contains(*link);
-        let link = only.map_or_else(|| self.choose(asked), |only| Some(only).filter(usable));
+        let any = || prefers.filter(usable).or_else(|| self.choose(asked));
+        let link = only.map_or_else(any, |only| Some(only).filter(usable));
         if link.is_some() || !asked.is_empty() {
             self.expect(request, Some(now + ANSWER_EXPECTED));
         }
@@ -251,7 +301,10 @@ impl Asking {
                 .map(|place| LinkId(place % self.links))
                 .filter(|link| self.up.contains(*link) && !asked.contains(*link))
         };
-        candidates().find(|link| !self.silent.contains(*link)).or_else(|| candidates().next())
+        let rested = |link: &LinkId| !self.resting.contains(*link);
+        let spoke = |link: &LinkId| !self.silent.contains(*link);
+        let best = candidates().find(|link| rested(link) && spoke(link));
+        best.or_else(|| candidates().find(spoke)).or_else(|| candidates().next())
     }
 }
 

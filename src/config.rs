@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::{Clients, KeyPair};
+use crate::cluster::ServerName;
 use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
 use crate::observe::WatchAddress;
+use crate::registry::RegistryUrl;
 use crate::wire::curve::Keys;
 use crate::wire::request::NAME_BYTES_MAX;
 
@@ -38,6 +40,19 @@ pub struct ServerConfig {
     pub metrics: Option<WatchAddress>,
     /// The server's key, and who is let in; none, and all are, without encryption.
     pub security: Option<Security>,
+    /// Its place among several servers, if there are others.
+    pub member: Option<Member>,
+}
+
+/// A server's place among several that share the keys through a registry.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Where they keep who is home of what.
+    pub registry: RegistryUrl,
+    /// Its name, which no other of them has; none, and it is made of the host and the port.
+    pub name: Option<ServerName>,
+    /// Where the others and clients find it; none, and it is where it serves.
+    pub advertise: Option<Url>,
 }
 
 /// A server's key, and the clients that it lets in.
@@ -61,6 +76,7 @@ impl ServerConfig {
             data_dir: None,
             security: None,
             metrics: None,
+            member: None,
         }
     }
 }
@@ -197,11 +213,43 @@ impl Url {
         !ip.map_or(["localhost", "lo"].contains(&host), |ip| ip.to_canonical().is_loopback())
     }
 
+    /// Whether it names all addresses of a host, so that nobody elsewhere finds it by that.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        matches!(self.place(), Place::Tcp { host: "*" | "0.0.0.0" | "[::]", .. })
+    }
+
     /// Whether the host is written as an IPv6 address.
     #[must_use]
     pub fn is_ipv6(&self) -> bool {
         self.0.starts_with("tcp://[")
     }
+}
+
+/// Where others find a server: a URL that leads to one port of one host.
+///
+/// # Errors
+///
+/// [`Error::Config`] that says what such a URL is.
+pub fn parse_advertise(text: &str) -> Result<Url, Error> {
+    let argument = "advertise";
+    let url = Url::parse(text).map_err(|error| match error {
+        Error::Config { problem, .. } => Error::Config { argument, problem },
+        other => other,
+    })?;
+    let is_found = match url.place() {
+        Place::Tcp { port, .. } => port.is_some() && !url.is_wildcard(),
+        Place::Ipc(_) => true,
+        Place::Inproc => false,
+    };
+    if is_found && !text.contains(char::is_whitespace) {
+        return Ok(url);
+    }
+    let problem = format!(
+        "must be where clients and the other servers find this one, as tcp://HOST:PORT, not \
+         {text:?}"
+    );
+    Err(Error::Config { argument, problem })
 }
 
 /// What a URL names.

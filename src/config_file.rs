@@ -6,19 +6,24 @@ use std::time::Duration;
 pub(crate) use toml::Spanned;
 pub(crate) use toml::de::{DeTable, DeValue};
 
-use crate::config::{Span, Url};
+use crate::cluster::ServerName;
+use crate::config::{Span, Url, parse_advertise};
 use crate::engine::{Bounds, Limit, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 use crate::observe::WatchAddress;
+use crate::registry::RegistryUrl;
 
 /// The keys of a file.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "url",
     "patience",
     "data_dir",
     "metrics",
     "curve_key",
     "clients",
+    "registry",
+    "name",
+    "advertise",
     "max_requests",
     "in_seconds",
     "limits",
@@ -51,6 +56,12 @@ pub struct FileConfig {
     pub clients: Option<ClientList>,
     /// Where it is watched.
     pub metrics: Option<WatchAddress>,
+    /// Where several servers keep who is home of what.
+    pub registry: Option<RegistryUrl>,
+    /// The name of the server among them.
+    pub name: Option<ServerName>,
+    /// Where the others and clients find it.
+    pub advertise: Option<Url>,
     /// The limit of each key without a rule.
     pub rate: Option<Rate>,
     /// The rules in the order of the file, each for a key or a pattern; [`Rules::new`] takes them.
@@ -136,6 +147,15 @@ impl Errors {
             }),
             clients: self.value(table, "clients", |argument, value| {
                 path(argument, "the path of a file, or \"*\"", value).map(ClientList::from)
+            }),
+            registry: self.value(table, "registry", |argument, value| {
+                RegistryUrl::parse(string(argument, value)?)
+            }),
+            name: self.value(table, "name", |argument, value| {
+                ServerName::parse(string(argument, value)?)
+            }),
+            advertise: self.value(table, "advertise", |argument, value| {
+                parse_advertise(string(argument, value)?)
             }),
             rate: self.rate(table),
             limits: self.limits(table),

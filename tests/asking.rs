@@ -47,7 +47,7 @@ fn the_next_look_is_when_the_first_answer_is_overdue_that_is_still_expected() {
     let mut asking = Asking::new(2);
     assert_eq!(asking.poll_timeout(), None);
     let at = |millis| Timestamp::ZERO + Duration::from_millis(millis);
-    let unsent = asking.ask(at(0), None);
+    let unsent = asking.ask(Timestamp::ZERO, None);
     assert_eq!(asking.poll_timeout(), None);
     asking.handle(at(10), Input::Up(LinkId(0)));
     asking.handle(at(10), Input::Up(LinkId(1)));
@@ -285,5 +285,44 @@ proptest! {
             world.take(&mut asking)?;
         }
         prop_assert_eq!(asking.is_idle(), world.waited_for.is_empty());
+    }
+}
+
+#[test]
+fn a_request_that_was_turned_away_goes_where_it_is_wanted_and_past_who_owes_the_answer() {
+    let mut asking = Asking::new(3);
+    for link in 0..3 {
+        asking.handle(Timestamp::ZERO, Input::Up(LinkId(link)));
+    }
+    let request = asking.ask_first(Timestamp::ZERO, Some(LinkId(1)));
+    assert_eq!(asking.poll_output(), Some(Output::Send(LinkId(1), request)));
+    asking.turn_away(LinkId(1), request);
+    assert_eq!(asking.poll_output(), None);
+    asking.send_to(Timestamp::ZERO, request, Some(LinkId(2)));
+    assert_eq!(asking.poll_output(), Some(Output::Send(LinkId(2), request)));
+    // That one is silent: another one is asked, even if it is said again to be the one.
+    let due = asking.poll_timeout().unwrap();
+    asking.handle(due, Input::Tick);
+    let Some(Output::Send(other, _)) = asking.poll_output() else { panic!() };
+    assert_ne!(other, LinkId(2));
+    asking.turn_away(other, request);
+    asking.send_to(due, request, Some(LinkId(2)));
+    let Some(Output::Send(next, _)) = asking.poll_output() else { panic!() };
+    assert_ne!(next, LinkId(2));
+    assert!(asking.answered(LinkId(2), request));
+}
+
+#[test]
+fn a_link_that_rests_is_asked_only_if_there_is_no_other() {
+    let mut asking = Asking::new(1);
+    asking.add_link();
+    asking.rest(LinkId(0), true);
+    asking.handle(Timestamp::ZERO, Input::Up(LinkId(0)));
+    let first = asking.ask(Timestamp::ZERO, None);
+    assert_eq!(asking.poll_output(), Some(Output::Send(LinkId(0), first)));
+    asking.handle(Timestamp::ZERO, Input::Up(LinkId(1)));
+    for _ in 0..2 {
+        let request = asking.ask(Timestamp::ZERO, None);
+        assert_eq!(asking.poll_output(), Some(Output::Send(LinkId(1), request)));
     }
 }

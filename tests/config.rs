@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use zmqlocker::cluster::ServerName;
 use zmqlocker::config::Url;
 use zmqlocker::config_file::{ClientList, FileConfig};
 use zmqlocker::engine::{Bounds, Limits, Rate, SomeBounds};
 use zmqlocker::observe::WatchAddress;
+use zmqlocker::registry::RegistryUrl;
 
 const WHOLE: &str = r#"
 url = "tcp://127.0.0.1:7777"
@@ -16,6 +18,9 @@ data_dir = "/var/lib/zmqlocker"
 curve_key = "/etc/zmqlocker/server.key"
 clients = "/etc/zmqlocker/clients.toml"
 metrics = "127.0.0.1:9464"
+registry = "etcd://a:2379,b:2379/shop"
+name = "blue-1"
+advertise = "tcp://db1:7777"
 max_requests = 5          # both: the limit of every key without a rule
 in_seconds = 0.8
 
@@ -66,6 +71,9 @@ fn a_file_says_all_that_a_server_can_be_told() {
             data_dir: Some(PathBuf::from("/var/lib/zmqlocker")),
             curve_key: Some(PathBuf::from("/etc/zmqlocker/server.key")),
             clients: Some(ClientList::File(PathBuf::from("/etc/zmqlocker/clients.toml"))),
+            registry: Some(RegistryUrl::parse("etcd://a:2379,b:2379/shop").unwrap()),
+            name: Some(ServerName::parse("blue-1").unwrap()),
+            advertise: Some(Url::parse("tcp://db1:7777").unwrap()),
             rate: Some(Rate::new(5, 0.8).unwrap()),
             limits: vec![
                 ("openai".to_owned(), limits(&["500/min", "20 at once"])),
@@ -142,7 +150,8 @@ fn an_error_has_a_line_a_column_and_a_way_out() {
         (
             "colour = true",
             "1:1: unknown key \"colour\": there are url, patience, data_dir, metrics, \
-             curve_key, clients, max_requests, in_seconds, limits, bounds",
+             curve_key, clients, registry, name, advertise, max_requests, in_seconds, limits, \
+             bounds",
         ),
         ("[bounds]\nkey_max = 1", "2:1: unknown key \"key_max\": did you mean \"keys_max\"?"),
         ("[bounds]\nkeys_max = 0", "2:12: keys_max must be from 1 to 1000000000, not 0"),

@@ -52,6 +52,7 @@ impl Server {
                 | Output::Record { .. }
                 | Output::Lease { .. }
                 | Output::Numbers { .. }
+                | Output::Moved { .. }
                 | Output::Await { .. } => {}
             }
             // An item is 4,096 bytes at most, so that a message of whole items always fits.

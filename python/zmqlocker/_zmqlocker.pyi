@@ -342,6 +342,9 @@ class LockerServer:
         curve_key: str | PathLike[str] | None = None,
         clients: str | PathLike[str] | None = None,
         metrics: str | None = None,
+        registry: str | None = None,
+        name: str | None = None,
+        advertise: str | None = None,
     ) -> Self: ...
     @property
     def metrics_url(self, /) -> str | None: ...

@@ -12,11 +12,13 @@ use crate::cli::logger::LogOptions;
 use crate::cli::notify::Notifier;
 use crate::cli::signals::{Signal, Signals};
 use crate::cli::{Failure, Status};
-use crate::config::{ServerConfig, Span, Url};
+use crate::cluster::ServerName;
+use crate::config::{ServerConfig, Span, Url, parse_advertise};
 use crate::engine::{Limits, SomeBounds};
 use crate::error::Error;
 use crate::net::{ClientList, Server, ServerSettings};
 use crate::observe::WatchAddress;
+use crate::registry::RegistryUrl;
 
 const SIGNALS: &str = "\
 SIGTERM and SIGINT stop the server: who waits is told to ask again, and with --data-dir who holds \
@@ -84,6 +86,16 @@ pub(super) struct Serve {
     /// knows the server's public key, to use all keys and administer none.
     #[arg(long, value_name = "FILE", env = "ZMQLOCKER_CLIENTS", hide_env_values = true)]
     clients: Option<PathBuf>,
+    /// Share the keys with other servers, and keep in this store who is home of what:
+    /// etcd://HOST:PORT,..., postgresql://USER:PASSWORD@HOST/DATABASE or file:///FOLDER.
+    #[arg(long, value_name = "URL", env = "ZMQLOCKER_REGISTRY", hide_env_values = true)]
+    registry: Option<String>,
+    /// The name of this server, which no other of the same registry has. [default: HOST-PORT]
+    #[arg(long, value_name = "NAME", env = "ZMQLOCKER_SERVER_NAME", hide_env_values = true)]
+    name: Option<String>,
+    /// Where clients and the other servers find this one. [default: the URL that it serves]
+    #[arg(long, value_name = "URL", env = "ZMQLOCKER_ADVERTISE", hide_env_values = true)]
+    advertise: Option<String>,
     /// Serve other hosts although nothing is encrypted and everybody is let in.
     #[arg(long)]
     bind_anyway: bool,
@@ -141,6 +153,9 @@ impl Serve {
             patience: patience.transpose()?,
             data_dir: self.data_dir,
             metrics: self.metrics.as_deref().map(WatchAddress::parse).transpose()?,
+            registry: self.registry.as_deref().map(RegistryUrl::parse).transpose()?,
+            name: self.name.as_deref().map(ServerName::parse).transpose()?,
+            advertise: self.advertise.as_deref().map(parse_advertise).transpose()?,
             bounds: some_bounds(&self.bounds)?,
             curve_key: self.curve_key,
             clients: self.clients.map(ClientList::from),

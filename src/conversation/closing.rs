@@ -42,6 +42,7 @@ impl Conversation {
             self.cancel(by, RequestId(id));
         }
         let Some(grant) = grant else { return };
+        let by = self.place_of(by, grant);
         if self.talks[by.0].leases.get(grant).is_some_and(|lease| lease.locks.is_some()) {
             // A later run of the server may know the lease, but not the request.
             self.give_up_lease(by, grant);

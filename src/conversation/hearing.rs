@@ -27,6 +27,8 @@ impl Conversation {
                         self.reclaim(now, link, grant);
                     }
                 }
+                Ok(ServerItem::Homes(map)) => self.learn_homes(now, link, *map),
+                Ok(ServerItem::Moved { grants }) => self.hear_moved(now, link, &grants),
                 Ok(ServerItem::Lost { grants }) => {
                     for grant in grants {
                         self.give_up_lease(link, grant);
@@ -85,17 +87,19 @@ impl Conversation {
             }
             // It is asked again when the link is up again, or another server is asked.
             Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
+            Reply::Refuse(problem @ Problem { code: Code::NotHome, .. })
+                if self.turn_away(now, link, id, problem) =>
+            {
+                return;
+            }
             _ => {}
         }
         let Some(question) = self.end_answered(now, link, id) else {
             return self.talks[link.0].releases.answered(id);
         };
         let sent_at = question.sent_at(link).unwrap_or_default();
-        if let Some((_, grant)) = question.reclaims {
-            if !self.talks[link.0].reclaimed(now, grant, sent_at, &reply) {
-                self.give_up_lease(link, grant);
-            }
-            return;
+        if let Some((from, grant)) = question.reclaims {
+            return self.hear_reclaimed(now, (from, link), grant, (sent_at, &reply));
         }
         let not_before = question.not_granted_before(link, self.talks[link.0].heard_at);
         if let (Some(lease), Reply::Decision(decision)) = (question.lease, &reply)

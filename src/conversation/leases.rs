@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::cluster::Partition;
 use crate::engine::{GrantId, Term};
 use crate::time::Timestamp;
 use crate::wire::request::Wanted;
@@ -19,6 +20,8 @@ pub(super) struct Lease {
     pub(super) is_known: bool,
     /// What it is of, if it is of locks: a new run of the server is told.
     pub(super) locks: Option<Wanted>,
+    /// The partition of its keys, if they are all of one.
+    pub(super) partition: Option<Partition>,
 }
 
 impl Lease {
@@ -55,7 +58,12 @@ impl Leases {
     }
 
     pub(super) fn remove(&mut self, grant: GrantId) {
-        let Some(lease) = self.all.remove(&grant) else { return };
+        self.take(grant);
+    }
+
+    /// A lease, which is not among these any more.
+    pub(super) fn take(&mut self, grant: GrantId) -> Option<Lease> {
+        let lease = self.all.remove(&grant)?;
         self.ends.remove(&(lease.ends_at, grant));
         if lease.term.is_renewed()
             && let Some(count) = self.renewed.get_mut(&lease.term.ttl)
@@ -65,6 +73,21 @@ impl Leases {
                 self.renewed.remove(&lease.term.ttl);
             }
         }
+        Some(lease)
+    }
+
+    /// Nothing that the server hears after `heard_at` keeps a lease, until it is known again.
+    pub(super) fn unknow(&mut self, grant: GrantId, heard_at: Timestamp) {
+        if let Some(lease) = self.all.get_mut(&grant) {
+            lease.valid_until = lease.valid_until(heard_at);
+            lease.is_known = false;
+        }
+    }
+
+    /// Those that may be reclaimed at another server, each with the partition of its keys.
+    pub(super) fn movable(&self) -> Vec<(GrantId, Partition)> {
+        let of_locks = self.all.iter().filter(|(_, lease)| lease.locks.is_some());
+        of_locks.filter_map(|(grant, lease)| Some((*grant, lease.partition?))).collect()
     }
 
     pub(super) fn clear(&mut self) {

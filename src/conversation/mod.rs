@@ -8,7 +8,9 @@
 mod closing;
 mod denial;
 mod done;
+mod ending;
 mod hearing;
+mod homes;
 mod leases;
 mod question;
 mod releases;
@@ -20,7 +22,8 @@ use std::mem;
 use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
-use crate::conversation::question::{Question, Together};
+use crate::conversation::homes::{Homes, partition_of, whole_partition_of};
+use crate::conversation::question::{Held, Question, Together};
 pub use crate::conversation::stats::ClientStats;
 use crate::conversation::talk::Talk;
 use crate::engine::{
@@ -69,6 +72,8 @@ pub enum Input<'a> {
 pub enum Output {
     /// Send a message to a server.
     Send(LinkId, Frames),
+    /// Open one link more, to the server at this URL.
+    Open(LinkId, Box<str>),
     /// A request is over. What a server answered is kept open until it is settled or declined.
     Finish(RequestId, Outcome),
 }
@@ -121,6 +126,8 @@ pub struct Conversation {
     counts: ClientStats,
     /// The links whose servers did not let us in when they were connected last.
     denied: BTreeSet<usize>,
+    /// Who is home of which keys, where servers share them.
+    homes: Homes,
     outputs: VecDeque<Output>,
 }
 
@@ -142,6 +149,7 @@ impl Conversation {
             lost: false,
             counts: ClientStats::default(),
             denied: BTreeSet::new(),
+            homes: Homes::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -154,13 +162,25 @@ impl Conversation {
         only: Option<LinkId>,
         deadline: Option<Timestamp>,
     ) -> RequestId {
+        let only = only.map(|link| match request {
+            Some(Request::Release { grant } | Request::Commit { grant, .. }) => {
+                self.place_of(link, *grant)
+            }
+            _ => link,
+        });
         let releases = match (request, only) {
             (Some(Request::Release { grant }), Some(link)) => {
                 self.stop_holding(link, *grant).map(|owed| (link, owed))
             }
             _ => None,
         };
-        let id = self.asking.ask(now, only);
+        let partition = request.filter(|_| only.is_none()).and_then(partition_of);
+        let id = if only.is_some() {
+            self.asking.ask(now, only)
+        } else {
+            let preferred = self.preferred(partition);
+            self.asking.ask_first(now, preferred)
+        };
         let (term, wait) = match request {
             Some(Request::Acquire { hold: Hold::Lease(term), wait, .. }) => (Some(*term), *wait),
             Some(Request::Acquire { wait, .. }) => (None, *wait),
@@ -180,13 +200,21 @@ impl Conversation {
             Some(Request::Lock { wanted, .. }) => Some(encode_wanted(wanted)),
             _ => None,
         };
-        let lease = term.map(|term| (term, locks));
+        let whole = request.and_then(whole_partition_of);
+        let lease = term.map(|term| Held { term, locks, partition: whole });
         let is_errand = matches!(
             request,
             Some(Request::Release { .. } | Request::Commit { .. } | Request::GiveBack { .. })
         );
-        let question =
-            Question { lease, releases, is_errand, wait, deadline, ..Question::new(item) };
+        let question = Question {
+            lease,
+            partition,
+            releases,
+            is_errand,
+            wait,
+            deadline,
+            ..Question::new(item)
+        };
         self.begin(now, id, question);
         id
     }
@@ -198,14 +226,27 @@ impl Conversation {
             return self.give_up_lease(link, grant);
         }
         let Some(locks) = &lease.locks else { return };
+        let is_same = |question: &Question| question.reclaims == Some((link, grant));
+        if self.questions.values().any(is_same) {
+            return;
+        }
+        let partition = lease.partition;
         let id = self.asking.next_number();
         let mut item = Vec::new();
         encode_reclaim(&mut item, id, grant, locks);
         let deadline = Some(lease.valid_until);
         let reclaims = Some((link, grant));
-        let question =
-            Question { reclaims, is_errand: true, deadline, ..Question::new(Some(item)) };
-        self.asking.ask(now, Some(link));
+        let question = Question {
+            reclaims,
+            partition,
+            is_errand: true,
+            deadline,
+            ..Question::new(Some(item))
+        };
+        match self.preferred(partition) {
+            None if partition.is_none() || !self.knows_homes() => self.asking.ask(now, Some(link)),
+            home => self.asking.ask_first(now, home),
+        };
         self.begin(now, id, question);
     }
 
@@ -266,6 +307,7 @@ impl Conversation {
             Input::Up(link) => {
                 self.denied.remove(&link.0);
                 self.talks[link.0].connect();
+                self.greet(now, link);
                 self.asking.handle(now, asking::Input::Up(link));
                 let talk = &self.talks[link.0];
                 let owes = !talk.cancels.is_empty() || !talk.releases.is_empty();
@@ -278,10 +320,12 @@ impl Conversation {
                 self.talks[link.0].down_since = now;
                 self.requeue(link);
                 self.asking.handle(now, asking::Input::Down(link));
+                self.follow_all(now, link);
             }
             Input::Message(link, message) => self.hear(now, link, message),
             Input::Tick => {
                 self.give_up(now);
+                self.retry(now);
                 if self.asking.poll_timeout().is_some_and(|due| due <= now) {
                     self.asking.handle(now, asking::Input::Tick);
                 }
@@ -311,7 +355,8 @@ impl Conversation {
         let beats = self.talks.iter().filter_map(|talk| talk.next_beat);
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let over = self.talks.iter().filter_map(Talk::over_at);
-        beats.chain(deadline).chain(over).chain(self.asking.poll_timeout()).min()
+        let homes = self.homes.poll_timeout();
+        beats.chain(deadline).chain(over).chain(homes).chain(self.asking.poll_timeout()).min()
     }
 
     /// When the next beat is due: whoever drives this has to come back by then.
@@ -358,7 +403,7 @@ impl Conversation {
         link: LinkId,
         grant: GrantId,
     ) -> Option<Timestamp> {
-        let talk = self.talks.get(link.0)?;
+        let talk = self.talks.get(self.place_of(link, grant).0)?;
         let valid_until = talk.leases.get(grant)?.valid_until(talk.heard_at);
         (now < valid_until).then_some(valid_until)
     }
@@ -434,6 +479,7 @@ impl Conversation {
         }
         if talk.is_up {
             self.say_beat(now, link);
+            self.ask_around(now, link);
             self.flush_full(link);
         }
     }
@@ -446,51 +492,5 @@ impl Conversation {
             }
         }
         self.talks[link.0].end_waits();
-    }
-
-    /// Ends the requests whose callers' time has run out.
-    fn give_up(&mut self, now: Timestamp) {
-        while let Some((_, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
-            let id = *id;
-            let Some(question) = self.end(id, None) else { return };
-            self.asking.forget(id);
-            self.counts.timeouts += question.count();
-            let outcome =
-                if question.queued_on.is_some() { Outcome::Late } else { Outcome::Silence };
-            if outcome == Outcome::Silence {
-                self.available = false;
-                for talk in self.talks.iter_mut().filter(|talk| talk.next_beat.is_none()) {
-                    talk.next_beat = Some(now + BEAT_INTERVAL);
-                }
-            }
-            if question.reclaims.is_none() {
-                self.outputs.push_back(Output::Finish(id, outcome));
-            }
-        }
-    }
-
-    /// Forgets a request that is over, and tells all who were asked, but for who answered it.
-    fn end(&mut self, id: RequestId, answered_by: Option<LinkId>) -> Option<Question> {
-        let question = self.questions.remove(&id)?;
-        self.errands -= usize::from(question.is_errand);
-        let count = question.count();
-        let is_owed = answered_by.is_none() && self.owe_unanswered(id, &question);
-        let told = question.sent.iter().filter(|sent| Some(sent.to) != answered_by && !is_owed);
-        for sent in told {
-            for id in id.0..id.0 + if question.item.is_some() { count } else { 0 } {
-                self.cancel(sent.to, RequestId(id));
-            }
-        }
-        if let Some(deadline) = question.deadline {
-            self.deadlines.remove(&(deadline, id));
-        }
-        if let Some(link) = question.queued_on {
-            let talk = &mut self.talks[link.0];
-            talk.end_wait(question.beat_interval());
-            if self.available {
-                talk.schedule_beat();
-            }
-        }
-        Some(question)
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::asking::LinkId;
+use crate::cluster::Partition;
 use crate::conversation::BEAT_INTERVAL;
 use crate::conversation::releases::Owed;
-use crate::engine::{GrantId, Reply, Term};
+use crate::engine::{GrantId, Problem, Reply, Term};
 use crate::time::Timestamp;
 use crate::wire::request::Wanted;
 
@@ -20,8 +21,12 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 pub(super) struct Question {
     /// What is asked in our protocol; none for the seed's.
     pub(super) item: Option<Vec<u8>>,
-    /// For how long it is held, if it is to be held; and of which locks, if it is locks.
-    pub(super) lease: Option<(Term, Option<Wanted>)>,
+    /// How it is held, if it is to be held.
+    pub(super) lease: Option<Held>,
+    /// The partition of its keys, whose home is asked; none, and it may not be asked elsewhere.
+    pub(super) partition: Option<Partition>,
+    /// Who said last that it is not home, what it said, and the epoch that was known then.
+    pub(super) refused: Option<(LinkId, Problem, Option<u64>)>,
     /// The lease that a new run of the server is to let us hold on.
     pub(super) reclaims: Option<(LinkId, GrantId)>,
     /// The lease that is given back.
@@ -37,6 +42,17 @@ pub(super) struct Question {
     pub(super) queued_on: Option<LinkId>,
     /// The answers so far, where several requests are asked together; else none.
     pub(super) together: Option<Together>,
+}
+
+/// What is to be held.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// For how long.
+    pub(super) term: Term,
+    /// Of which locks, if it is of locks.
+    pub(super) locks: Option<Wanted>,
+    /// The partition of its keys, if they are all of one.
+    pub(super) partition: Option<Partition>,
 }
 
 /// When a request was sent to a server.
@@ -80,6 +96,8 @@ impl Question {
         Self {
             item,
             lease: None,
+            partition: None,
+            refused: None,
             reclaims: None,
             releases: None,
             is_errand: false,
@@ -95,7 +113,7 @@ impl Question {
     /// How often the server has to hear of us while it waits there. A lease that it waits for is
     /// counted from the last beat before the grant: as much of it is left as after a renewal.
     pub(super) fn beat_interval(&self) -> Duration {
-        let renewal = self.lease.as_ref().map(|(term, _)| term.ttl / 3);
+        let renewal = self.lease.as_ref().map(|held| held.term.ttl / 3);
         renewal.map_or(BEAT_INTERVAL, |renewal| renewal.min(BEAT_INTERVAL))
     }
 

@@ -78,6 +78,7 @@ impl Releases {
 impl Conversation {
     /// Gives a lease back, and has its server hear of it sooner or later: nobody waits for that.
     pub fn release(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+        let link = self.place_of(link, grant);
         if let Some(owed) = self.stop_holding(link, grant) {
             self.talks[link.0].releases.owe(owed, None);
             self.perform(now);
@@ -104,6 +105,7 @@ impl Conversation {
 
     /// A lease is given back, or was lost: nothing keeps it any more.
     pub(super) fn drop_lease(&mut self, link: LinkId, grant: GrantId) {
+        self.forget_place(grant);
         if let Some(talk) = self.talks.get_mut(link.0) {
             talk.leases.remove(grant);
             if self.available {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::conversation::FLOOR_INTERVAL;
 use crate::conversation::done::Done;
 use crate::conversation::leases::{Lease, Leases, shortened};
+use crate::conversation::question::Held;
 use crate::conversation::releases::Releases;
-use crate::engine::{ClientInfo, GrantId, Reply, RequestId, SessionName, Term};
+use crate::engine::{ClientInfo, GrantId, Reply, RequestId, SessionName};
 use crate::time::Timestamp;
-use crate::wire::request::{Hello, Wanted, encode_beat, encode_cancel, encode_hello};
+use crate::wire::request::{Hello, encode_beat, encode_cancel, encode_hello, encode_know_moved};
 use crate::wire::{Frames, VERSION};
 
 /// How many beats may be unanswered; of older ones the answer is of no use.
@@ -191,16 +192,23 @@ impl Talk {
         now: Timestamp,
         grant: GrantId,
         (sent_at, not_before): (Timestamp, Timestamp),
-        (term, locks): (Term, Option<Wanted>),
+        Held { term, locks, partition }: Held,
     ) {
         let valid_until = sent_at.max(self.heard_at) + shortened(term.ttl);
         let ends_at =
             term.max_hold.map_or(Timestamp::NEVER, |length| not_before + shortened(length));
-        let lease = Lease { term, valid_until, ends_at, is_known: true, locks };
+        let lease = Lease { term, valid_until, ends_at, is_known: true, locks, partition };
         self.leases.insert(now, grant, lease);
         self.schedule_beat_from(now);
         if term.is_renewed() && valid_until < now + term.ttl * 2 / 3 {
             self.next_beat = Some(now);
+        }
+    }
+
+    /// Says that these leases are known to be elsewhere.
+    pub(super) fn know_moved(&mut self, grants: &[GrantId]) {
+        if self.is_up && self.hello_said {
+            self.write(|body| encode_know_moved(body, grants));
         }
     }
 

@@ -16,6 +16,12 @@ pub(super) enum Asked {
     Cancelled,
 }
 
+impl Asked {
+    pub(super) const fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+}
+
 /// The requests of a session, in the order of their numbers. Those rise, so that nearly all are
 /// added at the end, and those that are done with are dropped at the start.
 #[derive(Debug, Default)]

@@ -95,6 +95,13 @@ pub enum Output<E> {
         /// All that it was not seen to know of.
         grants: Vec<GrantId>,
     },
+    /// A holder is to be told that leases went to another server, with their keys.
+    Moved {
+        /// Its session.
+        session: SessionId,
+        /// All that it has not said that it knows of.
+        grants: Vec<GrantId>,
+    },
     /// No answer that follows may be sent before this record is written, and all before it.
     Await {
         /// The number of the record.

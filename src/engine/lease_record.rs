@@ -40,16 +40,7 @@ impl LeaseRecord {
         put(&mut bytes, self.parts.len() as u64);
         for (key, mode) in &self.parts {
             put_text(&mut bytes, key);
-            match mode {
-                Mode::Exclusive => bytes.push(0),
-                Mode::Read => bytes.push(1),
-                Mode::Write => bytes.push(2),
-                Mode::Permits { size, cost } => {
-                    bytes.push(3);
-                    put(&mut bytes, size.permits());
-                    put(&mut bytes, cost.permits());
-                }
-            }
+            put_mode(&mut bytes, *mode);
         }
         bytes
     }
@@ -77,18 +68,35 @@ impl LeaseRecord {
         let mut parts = Vec::new();
         for _ in 0..count {
             let key = text(&mut rest)?.into();
-            let mode = match byte(&mut rest)? {
-                0 => Mode::Exclusive,
-                1 => Mode::Read,
-                2 => Mode::Write,
-                3 => Mode::Permits { size: cost(&mut rest)?, cost: cost(&mut rest)? },
-                _ => return None,
-            };
-            parts.push((key, mode));
+            parts.push((key, mode(&mut rest)?));
         }
         let record = Self { granted_at, term, actor, request, parts };
         rest.is_empty().then_some((record, holder, client))
     }
+}
+
+/// Adds the mode of a lock.
+pub(super) fn put_mode(bytes: &mut Vec<u8>, mode: Mode) {
+    match mode {
+        Mode::Exclusive => bytes.push(0),
+        Mode::Read => bytes.push(1),
+        Mode::Write => bytes.push(2),
+        Mode::Permits { size, cost } => {
+            bytes.push(3);
+            put(bytes, size.permits());
+            put(bytes, cost.permits());
+        }
+    }
+}
+
+pub(super) fn mode(rest: &mut &[u8]) -> Option<Mode> {
+    Some(match byte(rest)? {
+        0 => Mode::Exclusive,
+        1 => Mode::Read,
+        2 => Mode::Write,
+        3 => Mode::Permits { size: cost(rest)?, cost: cost(rest)? },
+        _ => return None,
+    })
 }
 
 fn cost(rest: &mut &[u8]) -> Option<Cost> {

@@ -25,7 +25,7 @@ use crate::engine::timers::Timer;
 use crate::time::Timestamp;
 
 /// How many leases that were taken from a client are told of at once.
-const LOST_AT_ONCE: usize = 256;
+pub(super) const LOST_AT_ONCE: usize = 256;
 
 /// Decides who gets permits of which keys, and when.
 ///
@@ -255,6 +255,7 @@ impl<E> Machine<E> {
         self.hear(now, id);
         if self.sessions.change(id, |session| session.raise_floor(floor, open)).is_some() {
             self.tell_losses(id);
+            self.tell_moved(id);
         }
     }
 
@@ -427,6 +428,8 @@ impl<E> Machine<E> {
                         self.tell_losses(owner);
                     }
                 }
+                Said::Moved { owner, grant } => self.note_moved(owner, grant),
+                Said::Elsewhere { to } => self.send_elsewhere(to),
                 Said::Await { number } => self.outputs.push_back(Output::Await { number }),
             }
         }

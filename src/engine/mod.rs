@@ -6,7 +6,9 @@ mod busiest;
 mod event;
 mod gate;
 mod grant;
+mod handing;
 mod holders;
+mod homes;
 mod key;
 mod lease_record;
 mod limit;
@@ -14,6 +16,7 @@ mod lock;
 mod look;
 mod machine;
 mod measure;
+mod partitions;
 mod record;
 mod request;
 mod rules;
@@ -32,6 +35,7 @@ pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
 pub use lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape, Term};
 pub use machine::Machine;
 pub use measure::{Ending, Histogram, Measures, PatternCounts};
+pub use partitions::Gain;
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };

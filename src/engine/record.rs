@@ -23,6 +23,14 @@ impl Record {
         Limits::parse(&texts).ok()
     }
 
+    /// What was left to wait when it was written is left now, on whatever clock it was written.
+    pub(super) fn move_to(&mut self, now: Timestamp) {
+        for snapshot in self.limits.iter_mut().filter_map(|(_, snapshot)| snapshot.as_mut()) {
+            *snapshot = snapshot.clone().moved(self.saved_at, now);
+        }
+        self.saved_at = now;
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         put(&mut bytes, self.saved_at.as_nanos());

@@ -337,6 +337,12 @@ impl Problem {
         let message = "the server stops: ask again, or another one".to_owned();
         Self { code: Code::Closing, message }
     }
+
+    /// The key that was waited for went to another server.
+    pub(super) fn elsewhere() -> Self {
+        let message = "another server decides for the key now: ask that one".to_owned();
+        Self { code: Code::NotHome, message }
+    }
 }
 
 /// The kinds of problems; the numbers are those of the wire.
@@ -365,11 +371,13 @@ pub enum Code {
     Deadlock = 10,
     /// The client has no right to this, or is not let in any more.
     Auth = 11,
+    /// Another server decides for the key, or this one does not do so yet: ask its home, or again.
+    NotHome = 12,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Protocol,
         Self::Config,
         Self::CostTooLarge,
@@ -381,6 +389,7 @@ impl Code {
         Self::Closing,
         Self::Deadlock,
         Self::Auth,
+        Self::NotHome,
     ];
 }
 

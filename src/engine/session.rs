@@ -78,6 +78,8 @@ pub(super) struct Session {
     pub(super) waiting: usize,
     /// Leases that were taken from it, and that it has not given up yet.
     pub(super) lost: Vec<GrantId>,
+    /// Leases that went to other servers, and of which it has not said yet that it knows.
+    pub(super) moved: Vec<GrantId>,
 }
 
 impl Session {
@@ -93,6 +95,7 @@ impl Session {
             requests: Requests::default(),
             waiting: 0,
             lost: Vec::new(),
+            moved: Vec::new(),
         }
     }
 
@@ -166,6 +169,11 @@ impl Sessions {
         let id = SessionId { place, generation: *generation };
         self.by_name.insert(name, id);
         Some((id, true))
+    }
+
+    /// The session of a name, if there is one.
+    pub(super) fn named(&self, name: SessionName) -> Option<SessionId> {
+        self.by_name.get(&name).copied()
     }
 
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {

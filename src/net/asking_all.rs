@@ -1,15 +1,17 @@
 //! Many requests of one call: sent as they fit together, answered part by part, in their order.
 
 use std::collections::VecDeque;
+use std::thread;
 use std::time::Duration;
 
-use crate::asking::RequestId;
+use crate::asking::{LinkId, RequestId};
 use crate::conversation::Outcome;
-use crate::engine::Request;
+use crate::engine::{Code, Problem, Reply, Request};
 use crate::error::Error;
 use crate::fallback::Policy;
 use crate::net::client::{Client, Heard};
 use crate::net::connections::Connections;
+use crate::net::exchange::{Caller, Question};
 use crate::net::judge::judge_reply;
 
 /// How many requests of one call are under way at a time.
@@ -61,17 +63,49 @@ impl<'a> AskingAll<'a> {
             Some(id) => self.connections.finish(id, go_on)?,
             None => Outcome::Silence,
         };
-        let timeout = self.timeout.unwrap_or_default();
         let heard: Result<Vec<_>, _> = match outcome {
             Outcome::Replies(link, replies) => {
-                let answered = requests.iter().zip(replies);
-                answered
-                    .map(|(request, reply)| judge_reply(request, timeout, link, reply))
-                    .collect()
+                let again = self.ask_homes(requests, &replies)?;
+                let heard = self.hear_all(requests, (link, replies), &again, go_on);
+                self.connections.forget(again.into_iter().flatten());
+                heard
             }
             outcome => requests.iter().map(|request| self.judge(request, &outcome)).collect(),
         };
         heard.map(Some)
+    }
+
+    /// Asks the homes of those keys of which the server is not home that was asked. The numbers.
+    fn ask_homes(
+        &self,
+        requests: &[Request<'_>],
+        replies: &[Reply],
+    ) -> Result<Vec<Option<RequestId>>, Error> {
+        let ask = |(request, reply): (&Request<'_>, &Reply)| {
+            let Reply::Refuse(Problem { code: Code::NotHome, .. }) = reply else { return Ok(None) };
+            let question = Question { request: Some(request), only: None, timeout: self.timeout };
+            self.connections.begin(question, Caller::Thread(thread::current())).map(Some)
+        };
+        requests.iter().zip(replies).map(ask).collect()
+    }
+
+    /// What was heard of all, those that were asked again included.
+    fn hear_all(
+        &self,
+        requests: &[Request<'_>],
+        (link, replies): (LinkId, Vec<Reply>),
+        again: &[Option<RequestId>],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Heard>, Error> {
+        let timeout = self.timeout.unwrap_or_default();
+        let mut all = Vec::with_capacity(requests.len());
+        for ((request, reply), again) in requests.iter().zip(replies).zip(again) {
+            all.push(match again {
+                None => judge_reply(request, timeout, link, reply)?,
+                Some(id) => self.judge(request, &self.connections.finish(*id, go_on)?)?,
+            });
+        }
+        Ok(all)
     }
 
     /// Asks as many of the requests as may be under way.

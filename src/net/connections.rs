@@ -15,7 +15,7 @@ use std::time::Duration;
 use mio::{Poll, Token, Waker};
 
 use crate::asking::{LinkId, RequestId};
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, Url};
 use crate::conversation::{ClientStats, Conversation, Outcome};
 use crate::engine::{ClientInfo, GrantId, Request};
 use crate::error::Error;
@@ -23,7 +23,7 @@ use crate::net::clock::BootClock;
 use crate::net::exchange::{Caller, Question, Shared, Watch};
 use crate::net::host::host_name;
 use crate::net::keeper::Keeper;
-use crate::net::link;
+use crate::net::link::Opener;
 use crate::time::{Clock, Timestamp};
 
 /// How long a wait lasts before the caller is asked whether to go on.
@@ -76,11 +76,15 @@ impl Connections {
         let poll = Poll::new().map_err(system)?;
         let descriptor = poll.as_raw_fd();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
-        let keys = config.keys.as_ref();
-        let open = |(place, url)| link::open((url, keys), Token(place), poll.registry(), &waker);
+        let registry = poll.registry().try_clone().map_err(system)?;
+        let (keys, waker_of_links) = (config.keys.clone(), Arc::clone(&waker));
+        let opener = Opener { keys, registry, waker: waker_of_links };
+        let open = |(place, url)| opener.open(LinkId(place), url);
         let links = config.urls.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
-        let conversation = Conversation::new(links.len(), session_name(), who_we_are(&config.name));
-        let shared = Mutex::new(Shared::new(conversation, links, poll));
+        let me = who_we_are(&config.name);
+        let conversation = Conversation::new(links.len(), session_name(), me)
+            .to(config.urls.iter().map(Url::as_str));
+        let shared = Mutex::new(Shared::new(conversation, (links, opener), poll));
         let room = Arc::new(Room { shared, waker });
         Ok(Self { keeper: Keeper::new(Arc::clone(&room)), room, descriptor })
     }

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::engine::{ClientInfo, ClientRow, GrantId, Problem, Reply, RequestId, SessionId};
-use crate::wire::reply::{encode_heard, encode_lost, encode_problem, encode_reply, encode_welcome};
+use crate::wire::homes::HomeMap;
+use crate::wire::reply::{
+    encode_heard, encode_homes, encode_lost, encode_moved, encode_problem, encode_reply,
+    encode_welcome,
+};
 use crate::wire::request::Hello;
 use crate::wire::seed::BYTES_MAX;
 use crate::wire::{Frames, ITEMS_MAX};
@@ -43,6 +47,8 @@ struct Connection {
     items: usize,
     /// The requests that `body` answers.
     answered: Vec<RequestId>,
+    /// Which map of homes was told on it, by its number.
+    homes_told: u64,
 }
 
 /// A message to a client, and what is in it.
@@ -150,6 +156,27 @@ impl Desk {
         self.write(session, None, |body| encode_lost(body, grants));
     }
 
+    pub(super) fn moved(&mut self, session: SessionId, grants: &[GrantId]) {
+        self.write(session, None, |body| encode_moved(body, grants));
+    }
+
+    /// Tells a session who is home of what, unless it was told the map of that number. What follows
+    /// comes behind it.
+    pub(super) fn homes(&mut self, session: SessionId, number: u64, map: &HomeMap) {
+        let connection = self.connections.get_mut(session.place()).and_then(Option::as_mut);
+        let connection = connection.filter(|it| it.session == session && it.homes_told != number);
+        let Some(connection) = connection else { return };
+        connection.homes_told = number;
+        if !connection.body.is_empty() {
+            self.full.push(connection.finish());
+        }
+        // It may be longer than what is left in any other message.
+        let mut body = Vec::new();
+        encode_homes(&mut body, map);
+        let frames = Frames::from_iter([&*connection.routing_id, &body]);
+        self.full.push(Letter { frames, answers: None });
+    }
+
     pub(super) fn reply(&mut self, session: SessionId, request: RequestId, reply: &Reply) {
         self.write(session, Some(request), |body| encode_reply(body, request, reply));
     }
@@ -215,7 +242,7 @@ impl Connection {
     fn new(session: SessionId, routing_id: &[u8], number: u64) -> Self {
         let (body, items, answered) = (Vec::new(), 0, Vec::new());
         let (routing_id, address) = (routing_id.into(), Box::default());
-        Self { session, routing_id, address, number, body, items, answered }
+        Self { session, routing_id, address, number, body, items, answered, homes_told: 0 }
     }
 
     fn finish(&mut self) -> Letter {

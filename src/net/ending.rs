@@ -23,7 +23,9 @@ impl Service {
             let is_held = self.ledger.is_none() && tally.leases > 0;
             at <= self.clock.now() || (tally.waiting == 0 && !is_held)
         };
-        self.control.stop.load(Ordering::Acquire) || self.drained_at.is_some_and(is_drained)
+        let ends =
+            self.control.stop.load(Ordering::Acquire) || self.drained_at.is_some_and(is_drained);
+        ends && self.has_left()
     }
 
     /// Writes down exactly what is used, so that the next server goes on from there.

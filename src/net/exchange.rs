@@ -9,11 +9,12 @@ use std::time::Duration;
 use mio::{Events, Poll};
 
 use crate::asking::{LinkId, RequestId};
+use crate::config::Url;
 use crate::conversation::{Conversation, Input, Outcome, Output};
 use crate::engine::{GrantId, Request};
 use crate::error::Error;
 use crate::net::clock::BootClock;
-use crate::net::link::{Link, LinkEvent};
+use crate::net::link::{Link, LinkEvent, Opener};
 use crate::time::{Clock, Timestamp};
 
 /// How many messages of a link are taken in before deadlines and signals are looked at.
@@ -62,6 +63,7 @@ pub(super) struct Shared {
     pub(super) clock: BootClock,
     pub(super) conversation: Conversation,
     pub(super) links: Vec<Box<dyn Link>>,
+    opener: Opener,
     /// The watcher has it while it waits.
     pub(super) watch: Option<Watch>,
     watcher: Option<ThreadId>,
@@ -81,12 +83,17 @@ pub(super) struct Watch {
 }
 
 impl Shared {
-    pub(super) fn new(conversation: Conversation, links: Vec<Box<dyn Link>>, poll: Poll) -> Self {
+    pub(super) fn new(
+        conversation: Conversation,
+        (links, opener): (Vec<Box<dyn Link>>, Opener),
+        poll: Poll,
+    ) -> Self {
         Self {
             closed: false,
             clock: BootClock,
             conversation,
             links,
+            opener,
             watch: Some(Watch { poll, events: Events::with_capacity(16) }),
             watcher: None,
             callers: BTreeMap::new(),
@@ -286,6 +293,7 @@ impl Shared {
                         link.send(&message);
                     }
                 }
+                Output::Open(link, url) => self.open(link, &url),
                 Output::Finish(request, outcome) => match self.callers.get(&request) {
                     Some(Caller::Thread(thread)) => {
                         self.outcomes.insert(request, outcome);
@@ -311,6 +319,18 @@ impl Shared {
                     }
                 },
             }
+        }
+    }
+
+    /// Opens one link more. Where that cannot be, it never comes up.
+    fn open(&mut self, link: LinkId, url: &str) {
+        let Ok(url) = Url::parse(url) else { return };
+        if link.0 != self.links.len() {
+            return;
+        }
+        match self.opener.open(link, &url) {
+            Ok(opened) => self.links.push(opened),
+            Err(error) => log::warn!(target: "zmqlocker", "{url} cannot be connected to: {error}"),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::access;
+use crate::cluster::Partition;
 use crate::config::{Security, ServerConfig, Url};
 use crate::engine::{FixedWindow, Rate, Rules, Tally};
 use crate::error::Error;
@@ -24,6 +25,8 @@ const CLIENTS_MAX: usize = 65_536;
 /// The log lines of one server.
 pub(super) struct Journal {
     endpoint: String,
+    /// How many partitions it was home of last, and of how many servers.
+    share: (usize, usize),
     greeted: Clients,
     greetings: Throttle,
     complaints: Throttle,
@@ -60,6 +63,7 @@ impl Journal {
         let lines = Throttle::lines()?;
         Ok(Self {
             endpoint: endpoint.to_string(),
+            share: (0, 0),
             greeted: Clients::default(),
             greetings: Throttle::new(now, lines),
             complaints: Throttle::new(now, lines),
@@ -95,6 +99,31 @@ impl Journal {
             log::warn!(
                 target: LOG, event = "unserved", keys = unserved;
                 "the usage of {unserved} keys is dropped: they have no limits any more"
+            );
+        }
+    }
+
+    /// How many partitions of the keys this server is home of, of so many servers.
+    pub(super) fn note_share(&mut self, ours: usize, servers: usize) {
+        if self.share == (ours, servers) {
+            return;
+        }
+        self.share = (ours, servers);
+        let (endpoint, all) = (&self.endpoint, Partition::COUNT);
+        log::info!(
+            target: LOG, event = "homes", partitions = ours, servers = servers;
+            "{endpoint} is home of {ours} of {all} partitions, with {servers} servers in all"
+        );
+    }
+
+    /// So many partitions have come from a home that could not say what is used and held.
+    pub(super) fn note_taken(&self, count: usize) {
+        if count > 0 {
+            let endpoint = &self.endpoint;
+            log::warn!(
+                target: LOG, event = "taken", partitions = count;
+                "{endpoint} takes {count} partitions over from a server that is gone: their limits \
+                 count as used up, and what is held there may only be reclaimed for a while"
             );
         }
     }

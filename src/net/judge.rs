@@ -80,7 +80,7 @@ impl Client {
 
     pub(super) fn denied(&self, by: LinkId) -> Error {
         let problem = self.connections().map(|connections| connections.problem_of(by));
-        let server = self.config.urls[by.0].to_string();
+        let server = self.server_of(by);
         Error::Denied { server, problem: problem.unwrap_or_default() }
     }
 
@@ -102,9 +102,15 @@ impl Client {
         self.config.urls.iter().map(Url::as_str).collect::<Vec<_>>().join(", ")
     }
 
+    /// The server of a link. Those beyond the URLs that were given are known from these.
+    fn server_of(&self, link: LinkId) -> String {
+        let url = self.config.urls.get(link.0);
+        url.map_or_else(|| "a server of the cluster".to_owned(), Url::to_string)
+    }
+
     fn nonsense(&self, from: LinkId, body: &[u8]) -> Error {
         Error::Protocol {
-            server: self.config.urls[from.0].to_string(),
+            server: self.server_of(from),
             answer: String::from_utf8_lossy(body).chars().take(QUOTE_MAX).collect(),
         }
     }

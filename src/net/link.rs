@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mio::event::Event;
 use mio::{Registry, Token, Waker};
 
+use crate::asking::LinkId;
 use crate::config::{Place, Url};
 use crate::error::Error;
 use crate::net::inproc::InprocLink;
@@ -47,16 +48,22 @@ pub(super) trait Link: Send {
     fn problem(&self) -> Option<String>;
 }
 
-/// Opens the link to the server at `url`, to be watched under `token`.
-pub(super) fn open(
-    (url, keys): (&Url, Option<&Keys>),
-    token: Token,
-    registry: &Registry,
-    waker: &Arc<Waker>,
-) -> Result<Box<dyn Link>, Error> {
-    if url.place() == Place::Inproc {
-        Ok(Box::new(InprocLink::open(url, token, registry)?))
-    } else {
-        Ok(Box::new(StreamLink::open((url, keys), token, registry, waker)?))
+/// Opens links, whenever there is a server to connect to.
+pub(super) struct Opener {
+    pub(super) keys: Option<Keys>,
+    pub(super) registry: Registry,
+    pub(super) waker: Arc<Waker>,
+}
+
+impl Opener {
+    /// Opens the link to the server at `url`, to be watched under its place.
+    pub(super) fn open(&self, link: LinkId, url: &Url) -> Result<Box<dyn Link>, Error> {
+        let (token, registry) = (Token(link.0), &self.registry);
+        if url.place() == Place::Inproc {
+            Ok(Box::new(InprocLink::open(url, token, registry)?))
+        } else {
+            let keys = self.keys.as_ref();
+            Ok(Box::new(StreamLink::open((url, keys), token, registry, &self.waker)?))
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! A server's place in its cluster, for real: its registry is asked on threads of their own.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
@@ -12,7 +11,7 @@ use crate::cluster::{
 };
 use crate::error::Error;
 use crate::net::clock::BootClock;
-use crate::registry::{Address, Outcome, Registry, Trouble};
+use crate::registry::{Outcome, Registry, RegistryUrl, Trouble};
 use crate::time::{Clock, Timestamp};
 
 /// How long the registry has for an answer: less than after which a home gives it up.
@@ -23,66 +22,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many requests may wait for a thread that is held up. The home gives up those beyond it.
 const WAITING_MAX: usize = 8;
-
-/// Which registry, and which cluster in it: what users write as `registry`.
-///
-/// ```
-/// use zmqlocker::net::RegistryUrl;
-///
-/// let url = RegistryUrl::parse("etcd://a:2379,b:2379/shop?cluster=blue")?;
-/// assert_eq!(url.cluster(), "blue");
-/// assert!(RegistryUrl::parse("etcd://a:2379?clutser=blue").is_err());
-/// # Ok::<(), zmqlocker::error::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegistryUrl {
-    address: Address,
-    cluster: String,
-    above: Epoch,
-}
-
-impl RegistryUrl {
-    /// A registry of this text.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] that says how such a text reads.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |problem| Err(Error::Config { argument: "registry", problem });
-        let (address, options) = Address::parse(text)?;
-        let mut url = Self { address, cluster: "zmqlocker".to_owned(), above: Epoch(0) };
-        for (name, value) in options {
-            let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            match (name.as_str(), value.parse()) {
-                ("cluster", _) if value.len() > 64 || !value.bytes().all(is_word) => {
-                    let allowed = "must have a `cluster` of at most 64 letters, digits, dots, \
-                                   hyphens and underscores";
-                    return wrong(format!("{allowed}, not {value:?}"));
-                }
-                ("cluster", _) if !value.is_empty() => url.cluster = value,
-                ("above", Ok(above)) if above < Epoch::MAX.0 => url.above = Epoch(above),
-                ("above", _) => {
-                    let most = Epoch::MAX.0 - 1;
-                    return wrong(format!("must have `above` from 0 to {most}, not {value:?}"));
-                }
-                _ => return wrong(format!("has the option {name:?}, which is not known here")),
-            }
-        }
-        Ok(url)
-    }
-
-    /// The name of the cluster.
-    #[must_use]
-    pub fn cluster(&self) -> &str {
-        &self.cluster
-    }
-}
-
-impl fmt::Display for RegistryUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(formatter)
-    }
-}
 
 /// Tells the owner of a membership that something has come for it.
 type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -123,7 +62,7 @@ impl Membership {
         for (lane, name) in
             [(Lane::Beat, "zmql-beat"), (Lane::Look, "zmql-look"), (Lane::Step, "zmql-step")]
         {
-            let registry = url.address.open(CONNECT_WITHIN)?;
+            let registry = url.open(CONNECT_WITHIN)?;
             let (requests, waiting) = mpsc::sync_channel(WAITING_MAX);
             let (sender, wake) = (sender.clone(), Arc::clone(&wake));
             let thread = thread::Builder::new()
@@ -132,7 +71,8 @@ impl Membership {
                 .map_err(|error| Error::system("start a thread", &error))?;
             threads.push(LaneThread { lane, requests: Some(requests), thread: Some(thread) });
         }
-        let settings = Settings { cluster: url.cluster.clone(), above: url.above, ..settings };
+        let cluster = url.cluster().to_owned();
+        let settings = Settings { cluster, above: url.above(), ..settings };
         let home = Home::new(settings, Times::default());
         let mut membership = Self { home, threads, answers, changes: Vec::new() };
         membership.handle(Input::Tick);
@@ -244,25 +184,4 @@ fn serve(
 
 fn tell(trouble: &Trouble) {
     log::debug!(target: "zmqlocker", "the registry: {trouble}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_of_a_registry_are_known_or_told_of() {
-        let url = RegistryUrl::parse("file:///a?above=7").unwrap();
-        assert_eq!((url.cluster(), url.above), ("zmqlocker", Epoch(7)));
-        for (text, part) in [
-            ("file:///a?above=x", "`above` from 0 to 2147483646"),
-            ("file:///a?above=2147483647", "`above` from 0 to 2147483646"),
-            ("file:///a?cluster=a%20b", "letters, digits, dots, hyphens and underscores"),
-            ("file:///a?cluster=", "has the option \"cluster\""),
-            ("file:///a?ca=/b", "has the option \"ca\", which is not known here"),
-        ] {
-            let told = RegistryUrl::parse(text).unwrap_err().to_string();
-            assert!(told.contains(part), "{text}: {told}");
-        }
-    }
 }

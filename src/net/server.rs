@@ -20,8 +20,9 @@ use crate::net::clock::{BootClock, unix_time};
 use crate::net::context;
 use crate::net::desk::Desk;
 use crate::net::guard::Guard;
+use crate::net::joining;
 use crate::net::journal::Journal;
-use crate::net::ledger::Ledger;
+use crate::net::ledger::{Found, Ledger};
 use crate::net::metrics::{Metrics, MetricsPort};
 use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
 use crate::net::showing::Showing;
@@ -30,7 +31,7 @@ use crate::net::warden::{Traffic, Warden};
 use crate::time::{Clock, Timestamp};
 use crate::wire::Frames;
 use crate::wire::curve::OVERHEAD_BYTES;
-use crate::wire::seed::BYTES_MAX;
+use crate::wire::seed::{BYTES_MAX, Envelope};
 
 /// How many answers may wait for one connection to read them; with more, it ends. All who wait at
 /// the server may be answered at once over one connection.
@@ -41,6 +42,9 @@ const MESSAGES_MAX: i32 = 64;
 
 /// How long a connection may take until it is made, greetings included.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// How long the start of a server waits until it is known whether it is one of its cluster.
+const JOIN_TIME: Duration = Duration::from_secs(5);
 
 /// How long answers on their way may hold up the end of a server.
 const LINGER: Duration = Duration::from_millis(500);
@@ -112,16 +116,10 @@ impl Server {
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
         let now = BootClock.now();
-        let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
-        let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
         let number = RandomState::new().hash_one(now);
-        let first_number = number_by_time_of_day(unix_time());
-        let restore = |ledger: &Ledger| ledger.restore(now, first_number, &mut machine);
-        let found = ledger.as_ref().map(restore).transpose()?;
-        if ledger.is_none() {
-            machine.number_grants_above(first_number);
-            machine.begin_locks(now, true);
-        }
+        let (mut machine, kept) = take_up(now, config)?;
+        let (ledger, found) = kept.unzip();
+        let homes = joining::join(config, (&endpoint, number), &control, &mut machine)?;
         let mut journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
         let (metrics, showing) = watch(now, config, &control, &mut journal)?;
         if let Some(found) = found {
@@ -137,6 +135,7 @@ impl Server {
             journal,
             machine,
             ledger,
+            homes,
             awaited: 0,
             drained_at: None,
             sessions_max: config.bounds.sessions_max,
@@ -160,7 +159,21 @@ impl Server {
             .spawn(move || service.run(context, claim))
             .map_err(|error| Error::system("start a thread", &error))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { endpoint, pid: std::process::id(), control, thread, metrics })
+        let server = Self { endpoint, pid: std::process::id(), control, thread, metrics };
+        if config.member.is_some() {
+            server.wait_until_joined()?;
+        }
+        Ok(server)
+    }
+
+    /// Waits until the server is one of its cluster, or cannot be; not for long.
+    fn wait_until_joined(&self) -> Result<(), Error> {
+        let outcome = self.control.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |outcome: &mut Option<Result<(), Error>>| {
+            outcome.is_none() && !self.control.joined.load(Ordering::Acquire)
+        };
+        let waited = self.control.finished.wait_timeout_while(outcome, JOIN_TIME, is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone().unwrap_or(Ok(()))
     }
 
     /// The endpoint that is served, with the port that was free in the place of a `*`.
@@ -293,6 +306,8 @@ pub(super) struct Control {
     /// How the server ended, if it has.
     pub(super) outcome: Mutex<Option<Result<(), Error>>>,
     pub(super) finished: Condvar,
+    /// Whether it is one of its cluster.
+    joined: AtomicBool,
     /// What goes over its connections.
     pub(super) traffic: Traffic,
 }
@@ -316,6 +331,7 @@ impl Control {
             reload_waits: AtomicBool::new(false),
             outcome: Mutex::new(None),
             finished: Condvar::new(),
+            joined: AtomicBool::new(false),
             traffic: Traffic::default(),
         }
     }
@@ -324,6 +340,14 @@ impl Control {
     pub(super) fn wake(&self) {
         // The only way to fail is that the server's end of the wake-up is gone: it has stopped.
         let _ = self.waker.wake();
+    }
+
+    /// Lets go on whoever waits for this.
+    pub(super) fn has_joined(&self) {
+        if !self.joined.swap(true, Ordering::AcqRel) {
+            drop(self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
+            self.finished.notify_all();
+        }
     }
 
     pub(super) fn stats(&self) -> ServerStats {
@@ -368,6 +392,31 @@ impl Counters {
         self.bounds_hit
             .store(tally.bounds_hit + self.hurried.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// What outlives a server, and what was found of it.
+type Kept = (Ledger, Found);
+
+/// The machine of a server, with what an earlier run has left.
+fn take_up(
+    now: Timestamp,
+    config: &ServerConfig,
+) -> Result<(Machine<Envelope>, Option<Kept>), Error> {
+    let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
+    if config.member.is_some() {
+        // What is used and held goes to other servers, and it is the epochs that tell the grants of
+        // one from those of others.
+        return Ok((machine, None));
+    }
+    let first_number = number_by_time_of_day(unix_time());
+    let Some(folder) = &config.data_dir else {
+        machine.number_grants_above(first_number);
+        machine.begin_locks(now, true);
+        return Ok((machine, None));
+    };
+    let ledger = Ledger::open(folder)?;
+    let found = ledger.restore(now, first_number, &mut machine)?;
+    Ok((machine, Some((ledger, found))))
 }
 
 /// Starts to show how a server does, if it is to be watched; with it, what is shown. It ends when

@@ -18,6 +18,7 @@ use crate::net::claim::Claim;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
 use crate::net::guard::{Guard, Sender};
+use crate::net::homes::Homes;
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::records::Entry;
@@ -36,7 +37,7 @@ use crate::wire::{Frames, VERSION};
 const BATCH_MAX: u64 = 256;
 
 /// What the seed's clients ask for.
-const SEED_REQUEST: Request<'static> = Request::Acquire {
+pub(super) const SEED_REQUEST: Request<'static> = Request::Acquire {
     demand: Demand::one(Key::DEFAULT, Cost::ONE),
     wait: Wait::Patience,
     hold: Hold::Spend,
@@ -46,6 +47,7 @@ pub(super) const SOCKET: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
 pub(super) const ALARM: Token = Token(2);
 pub(super) const GUARD: Token = Token(3);
+pub(super) const FORWARD: Token = Token(4);
 
 /// Tells those who wait for the end of a server, however it comes.
 struct Finish {
@@ -91,6 +93,8 @@ pub(super) struct Service {
     pub(super) showing: Option<Showing>,
     /// Where usage outlives the server.
     pub(super) ledger: Option<Ledger>,
+    /// Its place among several servers, if there are others.
+    pub(super) homes: Option<Box<Homes>>,
     /// When it stops, if it is to, though somebody waits or holds something.
     pub(super) drained_at: Option<Timestamp>,
     /// The number of the record for which the next answers wait.
@@ -133,6 +137,7 @@ impl Service {
             self.control.turns.fetch_add(1, Ordering::Relaxed);
             // Who has seen other clients let in and connects then is let in by them.
             self.reload();
+            self.keep_home()?;
             let all_admitted = self.admit()?;
             let (messages, all_taken) = self.take_in()?;
             if let Some(showing) = &mut self.showing {
@@ -204,7 +209,7 @@ impl Service {
                     self.journal.first_request(now, envelope.routing_id(), address);
                 }
                 if self.callers.may_ask(now, envelope.routing_id()) {
-                    self.handle(now, Input::Next(envelope));
+                    self.next(now, envelope);
                 } else {
                     self.hurried(now, None);
                     self.outbox.push((envelope, Err(too_fast())));
@@ -298,6 +303,8 @@ impl Service {
             return None;
         }
         self.end_other(now, before, id);
+        // Whoever is welcome knows by then whether there are other servers.
+        self.tell_homes(id);
         self.desk.welcome(id, self.number, self.machine.patience());
         let address = self.socket.peer_address();
         self.desk.note_address(id, address.unwrap_or_default());
@@ -311,7 +318,10 @@ impl Service {
     fn take_item(&mut self, now: Timestamp, session: SessionId, item: ClientItem<'_>) {
         match item {
             ClientItem::Ask { id, request } => match self.judge(&request) {
-                Ok(()) => self.handle(now, Input::Ask(session, id, &request)),
+                Ok(()) if self.is_home(now, (session, id), &request) => {
+                    self.handle(now, Input::Ask(session, id, &request));
+                }
+                Ok(()) => {}
                 Err(problem) => {
                     self.deny(now, &problem);
                     self.desk.reply(session, id, &Reply::Refuse(problem));
@@ -319,8 +329,12 @@ impl Service {
             },
             ClientItem::Beat { number, floor, open } => {
                 self.handle(now, Input::Beat(session, floor, &open));
-                self.desk.heard(session, number);
+                if self.is_alive(now) {
+                    self.tell_homes(session);
+                    self.desk.heard(session, number);
+                }
             }
+            ClientItem::KnowMoved(grants) => self.machine.know_moved(session, &grants),
             ClientItem::Cancel(id) => self.handle(now, Input::Cancel(session, id)),
             ClientItem::Hello(_)
             | ClientItem::OtherVersion(_)
@@ -359,7 +373,9 @@ impl Service {
             self.handle(now, Input::Tick);
             due = self.machine.poll_timeout();
         }
-        let due = due.into_iter().chain(self.drained_at).min();
+        let now = self.clock.now();
+        let homes = self.homes.as_ref().and_then(|homes| homes.poll_timeout(now));
+        let due = due.into_iter().chain(self.drained_at).chain(homes).min();
         self.alarm.set(due).map_err(|error| Error::system("set an alarm", &error))
     }
 
@@ -371,6 +387,9 @@ impl Service {
     pub(super) fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             match output {
+                Output::Seed { to, answer: Err(Problem { code: Code::NotHome, .. }) } => {
+                    self.forward(self.clock.now(), to);
+                }
                 Output::Seed { to, answer } => {
                     if let Err(problem) = &answer {
                         self.note_seed_bound(problem);
@@ -380,12 +399,16 @@ impl Service {
                 Output::Reply { session, request, mut reply } => {
                     self.fill_in(&mut reply);
                     self.note_bound(session, &reply);
+                    if let Reply::Refuse(Problem { code: Code::NotHome, .. }) = &reply {
+                        self.tell_homes(session);
+                    }
                     self.desk.reply(session, request, &reply);
                 }
                 Output::WouldRefuse { key, limit } => {
                     self.journal.would_refuse(self.clock.now(), &key, &limit);
                 }
                 Output::Lost { session, grants } => self.desk.lost(session, &grants),
+                Output::Moved { session, grants } => self.desk.moved(session, &grants),
                 output
                 @ (Output::Record { .. } | Output::Lease { .. } | Output::Numbers { .. }) => {
                     if let (Some(ledger), Some((number, entry))) = (&self.ledger, Entry::of(output))

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::access::Clients;
-use crate::config::{Security, ServerConfig, Url};
+use crate::cluster::ServerName;
+use crate::config::{Member, Security, ServerConfig, Url};
 pub use crate::config_file::ClientList;
 use crate::config_file::FileConfig;
 use crate::engine::{Bounds, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 use crate::net::key_file::read_secret;
 use crate::observe::WatchAddress;
+use crate::registry::RegistryUrl;
 
 /// Where a server serves if nothing else is said.
 const URL: &str = "tcp://*:7777";
@@ -39,6 +41,12 @@ pub struct ServerSettings {
     pub data_dir: Option<PathBuf>,
     /// Where the server is watched.
     pub metrics: Option<WatchAddress>,
+    /// Where several servers keep who is home of what.
+    pub registry: Option<RegistryUrl>,
+    /// The name of the server among them.
+    pub name: Option<ServerName>,
+    /// Where the others and clients find it.
+    pub advertise: Option<Url>,
     /// How many of what there may be at a time.
     pub bounds: SomeBounds,
     /// The file of the server's secret key.
@@ -59,6 +67,9 @@ impl ServerSettings {
         let default_url = if self.is_local { LOCAL_URL } else { URL };
         let curve_key = self.curve_key.clone().or(file.curve_key);
         let clients = self.clients.clone().or(file.clients);
+        let registry = self.registry.clone().or(file.registry);
+        let name = self.name.clone().or(file.name);
+        let advertise = self.advertise.clone().or(file.advertise);
         Ok(ServerConfig {
             rules: self.rules(file.limits, file.rate)?,
             url: url.map_or_else(|| Url::parse(default_url), Ok)?,
@@ -66,6 +77,7 @@ impl ServerSettings {
             data_dir: self.data_dir.clone().or(file.data_dir),
             security: security(curve_key.as_deref(), clients.as_ref())?,
             metrics: self.metrics.or(file.metrics),
+            member: member(registry, name, advertise)?,
             bounds: self.bounds.over(file.bounds.over(Bounds::default())),
         })
     }
@@ -83,6 +95,25 @@ impl ServerSettings {
             None => None,
         };
         Rules::new(ours.iter().cloned().chain(theirs), others.map(Limits::of_rate))
+    }
+}
+
+/// The server's place among several.
+fn member(
+    registry: Option<RegistryUrl>,
+    name: Option<ServerName>,
+    advertise: Option<Url>,
+) -> Result<Option<Member>, Error> {
+    if let Some(registry) = registry {
+        return Ok(Some(Member { registry, name, advertise }));
+    }
+    let given = [("name", name.is_some()), ("advertise", advertise.is_some())];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        None => Ok(None),
+        Some((argument, _)) => {
+            let problem = "is of no use without a registry: it is for one of several servers";
+            Err(Error::Config { argument, problem: problem.to_owned() })
+        }
     }
 }
 

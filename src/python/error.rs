@@ -68,7 +68,7 @@ fn refused(code: Code, message: String) -> PyErr {
         Code::BoundExceeded => exception::BoundExceeded::new_err(message),
         Code::NotHeld => exception::NotHeld::new_err(message),
         Code::Protocol => exception::ProtocolError::new_err(message),
-        Code::Closing => exception::ServerUnavailable::new_err(message),
+        Code::Closing | Code::NotHome => exception::ServerUnavailable::new_err(message),
         Code::Deadlock => exception::DeadlockError::new_err(message),
         Code::Forgotten => exception::Forgotten::new_err(message),
         Code::UnknownSession => exception::LockerError::new_err(message),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyMapping, PyTuple};
 
-use crate::config::{Span, Url};
+use crate::cluster::ServerName;
+use crate::config::{Span, Url, parse_advertise};
 use crate::engine::{Rate, SomeBounds};
 use crate::error::Error;
 use crate::net::{ClientList, Server, ServerSettings};
@@ -16,6 +17,7 @@ use crate::observe::WatchAddress;
 use crate::python::argument::{Count, Given, Seconds};
 use crate::python::limit::limits_by_key;
 use crate::python::{door, exit};
+use crate::registry::RegistryUrl;
 
 /// How long a wait for the end of a server lasts before signals are looked at.
 const SLICE: Duration = Duration::from_millis(50);
@@ -54,6 +56,11 @@ const SLICE: Duration = Duration::from_millis(50);
 ///
 /// `metrics` is where the server is watched, as "127.0.0.1:9464": `/metrics` for Prometheus, and a
 /// page for people. docs/metrics.md has more.
+///
+/// `registry` is where several servers keep who of them decides for which keys, as
+/// "etcd://HOST:2379": all of them share the keys then. `name` is the server's own among them, the
+/// host and the port unless it is given, and `advertise` the URL by which clients and the others
+/// find it, if that is not `url`. docs/several-servers.md has more.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -66,7 +73,7 @@ impl LockerServer {
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, limits=None, config=None, block=True, patience=0.0, \
                              data_dir=None, bounds=None, curve_key=None, clients=None, \
-                             metrics=None)")]
+                             metrics=None, registry=None, name=None, advertise=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
         limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
@@ -74,7 +81,7 @@ impl LockerServer {
         data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None,
         curve_key: "str | PathLike[str] | None" = None,
         clients: "str | PathLike[str] | None" = None,
-        metrics=None
+        metrics=None, registry=None, name=None, advertise=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -91,6 +98,9 @@ impl LockerServer {
         curve_key: Option<PathBuf>,
         clients: Option<PathBuf>,
         metrics: Option<&str>,
+        registry: Option<&str>,
+        name: Option<&str>,
+        advertise: Option<&str>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -112,12 +122,15 @@ impl LockerServer {
                 .transpose()?,
             data_dir,
             metrics: metrics.map(WatchAddress::parse).transpose()?,
+            registry: registry.map(RegistryUrl::parse).transpose()?,
+            name: name.map(ServerName::parse).transpose()?,
+            advertise: advertise.map(parse_advertise).transpose()?,
             bounds: some_bounds(bounds.unwrap_or_default())?,
             curve_key,
             clients: clients.map(ClientList::from),
         };
         let config = settings.resolve()?;
-        let server = Arc::new(Server::start(&config)?);
+        let server = Arc::new(py.detach(|| Server::start(&config))?);
         exit::stop_at_exit(&server);
         let this = Self { server, settings };
         if block {

@@ -14,6 +14,7 @@ mod file;
 mod postgres;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 mod tls;
+mod url;
 
 use std::fmt;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use etcd::Etcd;
 pub use file::FileRegistry;
 #[cfg(feature = "postgres")]
 pub use postgres::Postgres;
+pub use url::RegistryUrl;
 
 /// The longest value of an entry, in bytes. A request of etcd takes 1.5 MiB.
 pub const VALUE_BYTES_MAX: usize = 256 << 10;

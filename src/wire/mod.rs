@@ -2,6 +2,7 @@
 
 pub mod curve;
 mod frames;
+pub mod homes;
 mod item;
 mod lock;
 mod message_pack;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Block, Code, Decision, Demand, GrantId, Problem, Reply, RequestId};
+use crate::wire::homes::{self, HomeMap};
 use crate::wire::item::{Body, Fault, Fields, VERSION};
 use crate::wire::lock;
 use crate::wire::message_pack::{
@@ -29,6 +30,8 @@ mod op {
     pub(super) const STATUS: u64 = 9;
     pub(super) const KEYS: u64 = 10;
     pub(super) const CLIENTS: u64 = 11;
+    pub(super) const MOVED: u64 = 12;
+    pub(super) const HOMES: u64 = 13;
 }
 
 /// One thing that a server says.
@@ -53,6 +56,13 @@ pub enum ServerItem {
         /// All that it was not seen to know of.
         grants: Vec<GrantId>,
     },
+    /// Leases went to another server, with their keys.
+    Moved {
+        /// All that the client has not said that it knows of.
+        grants: Vec<GrantId>,
+    },
+    /// Which server is home of which keys.
+    Homes(Box<HomeMap>),
     /// The answer to a request.
     Answer {
         /// The number of the request.
@@ -115,13 +125,9 @@ fn item(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<ServerI
             patience: nanos(fields, "patience")?,
         },
         op::HEARD => ServerItem::Heard { number: fields.number("number")? },
-        op::LOST => {
-            let mut grants = Vec::new();
-            while fields.left() > 0 {
-                grants.push(GrantId(fields.number("grant")?));
-            }
-            ServerItem::Lost { grants }
-        }
+        op::LOST => ServerItem::Lost { grants: grants(fields)? },
+        op::MOVED => ServerItem::Moved { grants: grants(fields)? },
+        op::HOMES => ServerItem::Homes(Box::new(homes::read(fields)?)),
         op::REFUSE => {
             let id = fields.number_or_nil("id")?;
             let problem = problem(fields)?;
@@ -145,10 +151,18 @@ fn item(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<ServerI
                 },
             }
         }
-        other => return Err(Fault::protocol(format!("op must be from 0 to 11, not {other}"))),
+        other => return Err(Fault::protocol(format!("op must be from 0 to 13, not {other}"))),
     };
     fields.end()?;
     Ok(item)
+}
+
+fn grants(fields: &mut Fields<'_>) -> Result<Vec<GrantId>, Fault> {
+    let mut grants = Vec::new();
+    while fields.left() > 0 {
+        grants.push(GrantId(fields.number("grant")?));
+    }
+    Ok(grants)
 }
 
 fn decision(fields: &mut Fields<'_>, known: &mut Option<Arc<str>>) -> Result<Decision, Fault> {
@@ -288,6 +302,20 @@ pub fn encode_lost(out: &mut Vec<u8>, grants: &[GrantId]) {
     for grant in grants {
         write_number(out, grant.0);
     }
+}
+
+/// Adds to `out` that these leases went to another server.
+pub fn encode_moved(out: &mut Vec<u8>, grants: &[GrantId]) {
+    begin(out, 1 + grants.len(), op::MOVED);
+    for grant in grants {
+        write_number(out, grant.0);
+    }
+}
+
+/// Adds to `out` which server is home of which keys.
+pub fn encode_homes(out: &mut Vec<u8>, map: &HomeMap) {
+    begin(out, 1 + homes::count(map), op::HOMES);
+    homes::write(out, map);
 }
 
 /// Adds a problem to `out` that is about a message or the session, not about one request.

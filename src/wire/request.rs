@@ -43,6 +43,7 @@ mod op {
     pub(super) const STATUS: u64 = 19;
     pub(super) const KEYS: u64 = 20;
     pub(super) const CLIENTS: u64 = 21;
+    pub(super) const KNOW_MOVED: u64 = 22;
 }
 
 /// Who a client is: the first that it says on each of its connections.
@@ -88,6 +89,8 @@ pub enum ClientItem<'a> {
     },
     /// It does not want the answer to this request any more.
     Cancel(RequestId),
+    /// It knows that these leases went to another server.
+    KnowMoved(Vec<GrantId>),
     /// It goes, and gives back all that it has.
     Bye,
     /// What it says is no legal item; the rest of the message may be.
@@ -140,6 +143,13 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
         op::BEAT => beat(fields)?,
         op::CANCEL => ClientItem::Cancel(RequestId(fields.number("id")?)),
         op::BYE => ClientItem::Bye,
+        op::KNOW_MOVED => {
+            let mut grants = Vec::new();
+            while fields.left() > 0 {
+                grants.push(GrantId(fields.number("grant")?));
+            }
+            ClientItem::KnowMoved(grants)
+        }
         op @ (op::SPEND..=op::GIVE_BACK | op::LOCK..=op::CLIENTS) => {
             let id = RequestId(fields.number("id")?);
             let request = request(op, fields).and_then(|request| {
@@ -151,7 +161,7 @@ fn item<'a>(fields: &mut Fields<'a>) -> Result<ClientItem<'a>, Fault> {
                 other => other,
             };
         }
-        other => return Err(Fault::protocol(format!("op must be from 0 to 21, not {other}"))),
+        other => return Err(Fault::protocol(format!("op must be from 0 to 22, not {other}"))),
     };
     fields.end()?;
     Ok(item)
@@ -314,6 +324,14 @@ pub fn encode_beat(out: &mut Vec<u8>, number: u64, floor: RequestId, open: &[Req
 pub fn encode_cancel(out: &mut Vec<u8>, id: RequestId) {
     begin(out, 2, op::CANCEL);
     write_number(out, id.0);
+}
+
+/// Adds to `out` that the client knows of leases that went to another server.
+pub fn encode_know_moved(out: &mut Vec<u8>, grants: &[GrantId]) {
+    begin(out, 1 + grants.len(), op::KNOW_MOVED);
+    for grant in grants {
+        write_number(out, grant.0);
+    }
 }
 
 /// Adds to `out` that the client goes.

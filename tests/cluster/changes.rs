@@ -30,6 +30,22 @@ fn holds_of(cluster: &Cluster, server: usize) -> Vec<Holds> {
 }
 
 #[test]
+fn what_is_handed_on_as_soon_as_it_comes_is_not_deleted_before_it_is_read() {
+    // The third server joins at some instant of the change of hands to the second.
+    for wait in 0..60 {
+        let mut cluster = Cluster::of(&["a"]);
+        cluster.start("b", settings("b", 2));
+        cluster.pass(wait * 5 * MILLI);
+        cluster.start("c", settings("c", 3));
+        cluster.pass(1_000 * MILLI);
+        assert_eq!(cluster.shares(), [22, 21, 21]);
+        for server in [1, 2] {
+            assert!(!holds_of(&cluster, server).contains(&None), "after {wait} times 5 ms");
+        }
+    }
+}
+
+#[test]
 fn the_first_server_has_all_partitions_at_once() {
     let mut cluster = Cluster::new();
     cluster.start("a", settings("a", 1));
@@ -55,6 +71,8 @@ fn who_joins_has_its_share_with_what_is_held_and_hardly_a_gap() {
     cluster.start("c", settings("c", 3));
     cluster.pass(1_000 * MILLI);
     assert_eq!(cluster.shares(), [22, 21, 21]);
+    // Some of it was handed on as soon as it had come, before it was deleted.
+    assert_eq!(holds_of(&cluster, 2).iter().filter(|holds| holds.is_none()).count(), 0);
     // What was read is not kept.
     assert!(cluster.registry.entries.keys().all(|key| !key.starts_with("holds/")));
 }

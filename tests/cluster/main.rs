@@ -116,7 +116,7 @@ impl Cluster {
         while let Some(output) = it.home.poll_output() {
             match output {
                 Output::Send(request) => requests.push(request),
-                Output::Gained { partition, epoch, start, holds } => {
+                Output::Gained { partition, epoch, start, holds, .. } => {
                     let start = start.as_nanos();
                     it.changes.push((now, partition, Change::Gained { epoch, start, holds }));
                 }

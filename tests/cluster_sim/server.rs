@@ -135,7 +135,7 @@ impl Server {
                     }
                     self.requests.push(request);
                 }
-                Output::Gained { partition, epoch, start, holds } => {
+                Output::Gained { partition, epoch, start, holds, .. } => {
                     self.last = self.last.max(u64::from(epoch.0) << 32);
                     let table = match holds {
                         Some(holds) => {

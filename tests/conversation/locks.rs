@@ -22,7 +22,7 @@ fn lock(ttl: u64, max_hold: Option<u64>, wait: Wait) -> Request<'static> {
     Request::Lock { wanted: LockRequest { locks, term, actor: 7 }, wait }
 }
 
-fn now(ttl: u64, max_hold: Option<u64>) -> Request<'static> {
+pub fn now(ttl: u64, max_hold: Option<u64>) -> Request<'static> {
     lock(ttl, max_hold, Wait::No)
 }
 

@@ -1,6 +1,7 @@
 //! A client's side of our protocol: laws of what it says and believes, without a server.
 
 mod denial;
+mod homes;
 mod lease;
 mod link;
 mod locks;
@@ -47,6 +48,7 @@ enum Item {
         grant: u64,
     },
     Cancel(u64),
+    KnowMoved,
     Bye,
 }
 
@@ -55,6 +57,8 @@ struct Side {
     conversation: Conversation,
     now: Timestamp,
     finished: Vec<(u64, Outcome)>,
+    /// The links that it wanted beside those that were there.
+    opened: Vec<(LinkId, Box<str>)>,
     /// Whether callers leave it open whether they take their answers.
     hesitates: bool,
 }
@@ -64,7 +68,8 @@ impl Side {
     fn new(links: usize) -> Self {
         let conversation = Conversation::new(links, [7; 16], ClientInfo::default());
         let now = Timestamp::from_nanos(1_000_000_000_000);
-        let mut side = Self { conversation, now, finished: Vec::new(), hesitates: false };
+        let (finished, opened) = (Vec::new(), Vec::new());
+        let mut side = Self { conversation, now, finished, opened, hesitates: false };
         for link in 0..links {
             side.handle(&Input::Up(LinkId(link)));
         }
@@ -94,6 +99,7 @@ impl Side {
         let mut messages = Vec::new();
         while let Some(output) = self.conversation.poll_output() {
             match output {
+                Output::Open(link, url) => self.opened.push((link, url)),
                 Output::Send(link, message) => messages.push((link, items(&message))),
                 Output::Finish(id, outcome) => {
                     self.finished.push((id.0, outcome));
@@ -163,6 +169,7 @@ fn items(message: &Frames) -> Vec<Item> {
         }
         ClientItem::Ask { id, .. } => Item::Ask(id.0),
         ClientItem::Cancel(id) => Item::Cancel(id.0),
+        ClientItem::KnowMoved(_) => Item::KnowMoved,
         ClientItem::Bye => Item::Bye,
         other => panic!("{other:?}"),
     };

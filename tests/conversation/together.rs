@@ -36,6 +36,7 @@ fn said(client: &mut Conversation) -> (String, Vec<(RequestId, Outcome)>) {
     let (mut words, mut ended) = (String::new(), Vec::new());
     while let Some(output) = client.poll_output() {
         match output {
+            Output::Open(..) => words.push('o'),
             Output::Finish(id, outcome) => ended.push((id, outcome)),
             Output::Send(_, message) => {
                 for item in Items::new(message.get(0).unwrap()) {
@@ -46,7 +47,9 @@ fn said(client: &mut Conversation) -> (String, Vec<(RequestId, Outcome)>) {
                         ClientItem::Ask { .. } => 'a',
                         ClientItem::Cancel(_) => 'c',
                         ClientItem::Bye => 'y',
-                        ClientItem::OtherVersion(_) | ClientItem::Bad { .. } => '?',
+                        ClientItem::OtherVersion(_)
+                        | ClientItem::KnowMoved(_)
+                        | ClientItem::Bad { .. } => '?',
                     });
                 }
                 words.push('.');

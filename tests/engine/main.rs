@@ -10,6 +10,7 @@ mod lock_model;
 mod lock_pages;
 mod locks;
 mod looks;
+mod partitions;
 mod reclaims;
 mod rules;
 mod runs;

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from stress_client import boot_time
-from zmqlocker import LockerClient, LockLost, LockTimeout, NotHeld, ServerUnavailable
+from zmqlocker import ConfigError, LockerClient, LockLost, LockTimeout, NotHeld, ServerUnavailable
 from zmqlocker import asyncio as event_loop
 
 TASKS = 2
@@ -36,6 +36,8 @@ class Holder:
     def __init__(self, client: Any, log: int, who: str, seed: str, *, threads: bool) -> None:
         self._client, self._log, self._who = client, log, who
         self._dice, self._threads = random.Random(seed), threads
+        #: What several servers say of keys that do not have one home.
+        self.parted: tuple[type[Exception], ...] = ()
 
     def note(self, token: int, keys: list[str], enter: int, leave: int) -> None:
         lines = [json.dumps((token, key, enter, leave, self._who)) + "\n" for key in keys]
@@ -86,7 +88,7 @@ class Holder:
     async def enter_until(self, until: int) -> None:
         while boot_time() < until:
             with contextlib.suppress(
-                LockTimeout, TimeoutError, ServerUnavailable, NotHeld, LockLost
+                LockTimeout, TimeoutError, ServerUnavailable, NotHeld, LockLost, *self.parted
             ):
                 await self.enter()
             await asyncio.sleep(self._dice.choice((0.0, 0.0, 0.01)))
@@ -104,6 +106,7 @@ async def main(url: str, log: str, until: str, seed: str, who: str) -> None:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         name = f"{who}.{number}"
         holders.append(Holder(client, file, name, f"{seed} {number}", threads=threads))
+        holders[-1].parted = (ConfigError,) if len(urls) > 1 else ()
     await asyncio.gather(*(holder.enter_until(int(until)) for holder in holders))
     client.close()
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use zmqlocker::cluster::{
     Epoch, Memory, Output, Partition, PartitionMap, RunId, ServerName, Settings, Standing,
 };
-use zmqlocker::net::{BootClock, Membership, RegistryUrl};
+use zmqlocker::net::{BootClock, Membership};
+use zmqlocker::registry::RegistryUrl;
 use zmqlocker::time::{Clock, Timestamp};
 
 use crate::PATIENCE;

@@ -6,14 +6,16 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use zmqlocker::cluster::{Partition, PartitionMap};
 use zmqlocker::engine::{
     Block, ClientInfo, ClientPage, ClientRow, Code, Cost, Decision, Demand, GrantId, KeyPage,
     KeyRow, LockPage, LockRow, Mode, Problem, Reply, RequestId, ServerFacts, ServerStatus, Tally,
 };
 use zmqlocker::wire::VERSION;
+use zmqlocker::wire::homes::{HomeMap, HomeServer};
 use zmqlocker::wire::reply::{
-    MESSAGE_BYTES_MAX, Replies, ServerItem, encode_heard, encode_lost, encode_problem,
-    encode_reply, encode_welcome,
+    MESSAGE_BYTES_MAX, Replies, ServerItem, encode_heard, encode_homes, encode_lost, encode_moved,
+    encode_problem, encode_reply, encode_welcome,
 };
 
 use crate::golden::{PROTOCOL, SERVER, bytes};
@@ -23,6 +25,8 @@ fn encode(out: &mut Vec<u8>, item: &ServerItem) {
         ServerItem::Welcome { server, patience, .. } => encode_welcome(out, *server, *patience),
         ServerItem::Heard { number } => encode_heard(out, *number),
         ServerItem::Lost { grants } => encode_lost(out, grants),
+        ServerItem::Moved { grants } => encode_moved(out, grants),
+        ServerItem::Homes(map) => encode_homes(out, map),
         ServerItem::Answer { id, reply } => encode_reply(out, *id, reply),
         ServerItem::Problem(problem) => encode_problem(out, problem),
     }
@@ -86,7 +90,29 @@ fn golden() -> Vec<ServerItem> {
         answer(59, Reply::Status(Box::new(golden_status()))),
         answer(60, Reply::Keys(KeyPage { rows: vec![golden_key()], next: Some(40) })),
         answer(61, Reply::Clients(ClientPage { rows: vec![golden_client()], next: None })),
+        ServerItem::Moved { grants: vec![GrantId((1 << 32) + 9)] },
+        ServerItem::Homes(Box::new(golden_homes())),
     ]
+}
+
+/// Two servers: the first is home of the first 32 partitions but one, the second of the rest.
+fn golden_homes() -> HomeMap {
+    let server =
+        |name: &str| HomeServer { name: name.into(), url: format!("tcp://{name}:7777").into() };
+    let mut places = (0..).map(|place| usize::from(place >= 32)).map(Some);
+    let mut homes = PartitionMap::from_fn(|_| places.next().unwrap());
+    homes[Partition::default()] = None;
+    HomeMap { epoch: 17, me: Some(1), servers: vec![server("a"), server("b")], homes }
+}
+
+#[test]
+fn a_map_with_a_home_that_is_not_in_its_list_is_refused() {
+    let mut map = golden_homes();
+    map.servers.pop();
+    let mut body = Vec::new();
+    encode_homes(&mut body, &map);
+    let told = Replies::new(&body).next().unwrap().unwrap_err();
+    assert_eq!(told.message, "a home must be in the list");
 }
 
 fn golden_status() -> ServerStatus {
@@ -192,9 +218,9 @@ fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
 #[test]
 fn the_first_item_that_no_server_sends_is_the_last_that_is_read() {
     for (line, part) in [
-        ("910c", "from 0 to 11, not 12"),
-        ("94040a0ca0", "code must be from 1 to 11, not 12"),
-        ("94040a00a0", "code must be from 1 to 11, not 0"),
+        ("910e", "from 0 to 13, not 14"),
+        ("94040a0da0", "code must be from 1 to 12, not 13"),
+        ("94040a00a0", "code must be from 1 to 12, not 0"),
         ("9208c0", "grant must be a whole number"),
         ("93070aa0", "next must be nil or"),
         ("94070ac0a0", "key must be 1 to 256 bytes"),
@@ -350,6 +376,7 @@ fn replies() -> impl Strategy<Value = ServerItem> {
         1 => any::<u64>().prop_map(|number| ServerItem::Heard { number }),
         1 => vec(any::<u64>().prop_map(GrantId), 0..300)
             .prop_map(|grants| ServerItem::Lost { grants }),
+        1 => Just(ServerItem::Homes(Box::new(golden_homes()))),
         1 => problems.prop_map(ServerItem::Problem),
         1 => any::<[u64; 2]>().prop_map(|[server, nanos]| {
             let patience = Duration::from_nanos(nanos);

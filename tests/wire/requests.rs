@@ -10,7 +10,7 @@ use zmqlocker::engine::{
 };
 use zmqlocker::wire::request::{
     ClientItem, Hello, Items, OPEN_MAX, encode_beat, encode_bye, encode_cancel, encode_hello,
-    encode_request,
+    encode_know_moved, encode_request,
 };
 use zmqlocker::wire::seed::BYTES_MAX;
 use zmqlocker::wire::{ITEMS_MAX, VERSION};
@@ -25,6 +25,7 @@ fn encode(out: &mut Vec<u8>, item: &ClientItem<'_>) {
         ClientItem::Beat { number, floor, open } => encode_beat(out, *number, *floor, open),
         ClientItem::Ask { id, request } => encode_request(out, *id, request),
         ClientItem::Cancel(id) => encode_cancel(out, *id),
+        ClientItem::KnowMoved(grants) => encode_know_moved(out, grants),
         ClientItem::Bye => encode_bye(out),
         other => panic!("a client does not say {other:?}"),
     }
@@ -100,6 +101,7 @@ fn golden<'a>() -> Vec<ClientItem<'a>> {
     ]
     .into_iter()
     .chain(golden_locks().map(|(id, request)| ask(id, request)))
+    .chain([ClientItem::KnowMoved(vec![GrantId((1 << 32) + 9)])])
     .collect()
 }
 
@@ -176,7 +178,7 @@ fn bad(line: &str) -> (Code, String, Option<u64>) {
 fn a_bad_item_names_its_request_and_its_bound_and_leaves_the_rest_alone() {
     let cases: &[(&str, Code, &str, Option<u64>)] = &[
         ("90", Code::Protocol, "too short", None),
-        ("9116", Code::Protocol, "from 0 to 21, not 22", None),
+        ("9117", Code::Protocol, "from 0 to 22, not 23", None),
         ("920ec0", Code::Protocol, "1 elements too many", None),
         ("9302c000", Code::Protocol, "id must be", None),
         ("9401072929", Code::Protocol, "open must rise, and be below floor", None),

@@ -73,6 +73,8 @@ pub enum Output {
         start: Timestamp,
         /// What is held, if it was handed over.
         holds: Holds,
+        /// Whether nobody had it before: nothing is held, and nothing is used.
+        is_first: bool,
     },
     /// Grant nothing more in this partition, and say what is held by [`Input::Holds`].
     Stop {

@@ -200,8 +200,8 @@ impl Home {
                 self.lose(partition);
             } else if self.owned[partition].as_ref().is_none_or(|owned| owned.epoch < epoch) {
                 match how {
-                    How::Fresh => self.gain(partition, epoch, now, None),
-                    How::Taken => self.gain(partition, epoch, now + grace, None),
+                    How::Fresh => self.gain(partition, epoch, (now, true), None),
+                    How::Taken => self.gain(partition, epoch, (now + grace, false), None),
                     How::Handed(_) => {
                         let owned = Owned { epoch, start: now, hold: Hold::Arriving };
                         self.owned[partition] = Some(owned);
@@ -218,11 +218,11 @@ impl Home {
         &mut self,
         partition: Partition,
         epoch: Epoch,
-        start: Timestamp,
+        (start, is_first): (Timestamp, bool),
         holds: Option<Vec<u8>>,
     ) {
         self.owned[partition] = Some(Owned { epoch, start, hold: Hold::Here });
-        self.outputs.push_back(Output::Gained { partition, epoch, start, holds });
+        self.outputs.push_back(Output::Gained { partition, epoch, start, holds, is_first });
     }
 
     /// What is held in the partitions that were handed over. One whose text is not there is taken
@@ -245,10 +245,10 @@ impl Home {
             let found = entry.and_then(|entry| decode_holds(&entry.value));
             match found.filter(|(epoch, _)| *epoch == of) {
                 Some((_, holds)) => {
-                    self.gain(partition, epoch, now, Some(holds.to_vec()));
+                    self.gain(partition, epoch, (now, false), Some(holds.to_vec()));
                     self.read_holds.push(partition);
                 }
-                None => self.gain(partition, epoch, now + grace, None),
+                None => self.gain(partition, epoch, (now + grace, false), None),
             }
         }
     }

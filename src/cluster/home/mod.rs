@@ -16,7 +16,8 @@
 //! - R4: an entry that has not changed for 700 ms, by our clock since we saw it, is deleted, which
 //!   seals its server, and its partitions are taken over in the same transaction (`step.rs`).
 //! - R5: for 800 ms after it has taken over, a home grants nothing anew (`look.rs`).
-//! - R7: each change of hands has an epoch of its own, which numbers of grants begin with.
+//! - R7: each change of hands has an epoch of its own for each new home, which numbers of grants
+//!   begin with: so they are unique in the cluster, and rise for each key.
 //! - R8: a home hands a partition over by writing its successor, under the next epoch, and what is
 //!   held: it stops before, and the successor begins at once (`step.rs`).
 //!

@@ -157,10 +157,11 @@ impl Home {
     /// has changed, or nobody. A transaction of before that may still be done is done with then:
     /// both change the same records.
     fn hand_over(&mut self, now: Timestamp, incarnation: Revision) {
-        let Some((epoch, mut guards, mut changes)) = self.begin_change(incarnation) else { return };
+        let Some((first, mut guards, mut changes)) = self.begin_change(incarnation) else { return };
         let me = &self.settings.name;
         let (mut gifts, mut bytes) = (Vec::new(), 0);
-        let mut heirs = BTreeSet::new();
+        // Each heir has an epoch of its own: no two servers give a grant the same number.
+        let mut heirs: Vec<Option<(ServerName, Revision)>> = Vec::new();
         for partition in Partition::all() {
             let Some(owned) = &self.owned[partition] else { continue };
             let Hold::Stopped(holds) = &owned.hold else { continue };
@@ -173,19 +174,29 @@ impl Home {
             let heir = self.wanted[partition]
                 .as_ref()
                 .and_then(|name| Some((name.clone(), self.state.servers.get(name)?.created)));
+            let place = heirs.iter().position(|it| *it == heir).unwrap_or_else(|| {
+                heirs.push(heir.clone());
+                heirs.len() - 1
+            });
+            let epoch = Epoch(first.0.saturating_add(u32::try_from(place).unwrap_or(u32::MAX)));
             let how = if holds.is_some() { How::Handed(epoch) } else { How::Taken };
             let cover = part.record.cover;
-            let record = PartRecord { epoch, owner: heir.clone(), how, cover };
+            let record = PartRecord { epoch, owner: heir, how, cover };
             guards.push(Guard::Modified(part_key(partition), part.modified));
             changes.push(Change::Put(part_key(partition), record.encode()));
             if let Some(holds) = holds {
                 let key = holds_key(partition);
                 changes.push(Change::Put(key, encode_holds(epoch, holds)));
             }
-            heirs.extend(heir.filter(|(name, _)| name != me));
             gifts.push((partition, epoch));
         }
-        guards.extend(heirs.into_iter().map(|(it, of)| Guard::Created(server_key(&it), of)));
+        let last = gifts.iter().map(|(_, epoch)| *epoch).max().unwrap_or(first);
+        if last > Epoch::MAX {
+            return self.fail(Problem::NoEpochsLeft);
+        }
+        changes[0] = Change::Put(epoch_key(), encode_epoch(last));
+        let heirs = heirs.into_iter().flatten().filter(|(name, _)| name != me);
+        guards.extend(heirs.map(|(it, of)| Guard::Created(server_key(&it), of)));
         let message = Message::Transact(Transaction { guards, changes });
         self.send(now, Purpose::HandOver { gifts }, message);
     }
@@ -241,9 +252,10 @@ impl Home {
         self.send(now, Purpose::TakeOver { incarnation, gains }, message);
     }
 
-    /// The epoch of a change of hands, and how its transaction begins: it is done by the present
-    /// incarnation, and follows all others. So a server may number its grants in one row: the next
-    /// home of each of its partitions has a later epoch than it ever had of any.
+    /// The first epoch of a change of hands, and how its transaction begins, first of all with the
+    /// last epoch: it is done by the present incarnation, and follows all others. So a server may
+    /// number its grants in one row: the next home of each of its partitions has a later epoch than
+    /// it ever had of any.
     fn begin_change(&mut self, incarnation: Revision) -> Option<(Epoch, Vec<Guard>, Vec<Change>)> {
         let known = self.state.epoch.as_ref();
         let seen = known.map_or(Revision::NONE, |epoch| epoch.modified);
@@ -292,8 +304,16 @@ impl Home {
         }
     }
 
-    /// Deletes what was read, so that nobody reads it again.
+    /// Deletes what was read, so that nobody reads it again. What was handed on since is for the
+    /// successor.
     fn tidy(&mut self, now: Timestamp) {
+        let owned = &self.owned;
+        self.read_holds.retain(|partition| {
+            owned[*partition].as_ref().is_some_and(|it| matches!(it.hold, Hold::Here))
+        });
+        if self.read_holds.is_empty() {
+            return;
+        }
         let (mut guards, mut changes) = (Vec::new(), Vec::new());
         for partition in &self.read_holds {
             let Some(Written { modified, .. }) = &self.state.parts[*partition] else { continue };

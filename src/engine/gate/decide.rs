@@ -16,6 +16,9 @@ use crate::engine::timers::Timer;
 use crate::engine::waiters::{Ask, Parts};
 use crate::time::Timestamp;
 
+/// When to ask again where nobody knows which server may grant it.
+const HOME_UNSURE: Duration = Duration::from_millis(50);
+
 impl<A> Gate<A> {
     /// Whether such a request can ever be granted.
     pub(super) fn check(&self, parts: &Parts, is_lease: bool) -> Result<(), Problem> {
@@ -75,6 +78,7 @@ impl<A> Gate<A> {
             if state.space() == Space::Locks {
                 consider(self.grace_until, None);
             }
+            consider(self.granted_here_from(now, state), None);
         }
         verdict
     }
@@ -234,13 +238,16 @@ impl<A> Gate<A> {
     /// The answer to a request that cannot be granted before `verdict` says so.
     pub(super) fn refusal(&self, now: Timestamp, parts: &Parts, verdict: &Verdict) -> Decision {
         let state = self.state_of(now, parts, verdict.part);
+        // A server that may grant nothing for the moment knows soon whether it may again.
+        let is_known = verdict.at < Timestamp::NEVER;
+        let retry_after = if is_known { verdict.at.since(now) } else { HOME_UNSURE };
         let text = verdict.limit.and_then(|place| {
             let key = self.table.get(parts[verdict.part].0)?;
             Some(Arc::clone(key.limits.text(place)))
         });
         Decision {
             allowed: false,
-            retry_after: Some(verdict.at.since(now)),
+            retry_after: Some(retry_after),
             limit: text.unwrap_or(state.limit),
             ..state
         }

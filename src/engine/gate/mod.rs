@@ -7,7 +7,9 @@ mod change;
 mod count;
 mod deadlock;
 mod decide;
+mod handing;
 mod hold;
+mod homes;
 mod lend;
 mod lock;
 mod queue;
@@ -30,6 +32,7 @@ use renewal::Renewed;
 use crate::engine::bounds::Bounds;
 use crate::engine::busiest::Busiest;
 use crate::engine::grant::{Charges, Grants};
+use crate::engine::homes::Homes;
 use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::lock::Shape;
@@ -63,6 +66,10 @@ pub(super) enum Said<A> {
     Deadlock { to: A, cycle: Vec<Stuck> },
     /// An operator took a lease from its holder.
     Broken { owner: SessionId, grant: GrantId, key: Box<str> },
+    /// A lease went with its key to another server.
+    Moved { owner: SessionId, grant: GrantId },
+    /// The key of a waiter went to another server.
+    Elsewhere { to: A },
 }
 
 #[derive(Debug)]
@@ -103,6 +110,8 @@ pub(super) struct Gate<A> {
     /// Which keys are asked for most.
     busiest: Busiest,
     measures: Measures,
+    /// Which keys it decides for, where several servers share them; all of them otherwise.
+    homes: Option<Box<Homes>>,
     said: VecDeque<Said<A>>,
 }
 
@@ -130,6 +139,7 @@ impl<A> Gate<A> {
             lock_limits: [Shape::Lock, Shape::RwLock].map(|shape| Arc::new(Limits::of_lock(shape))),
             busiest: Busiest::default(),
             measures: Measures::new(bounds.patterns_max),
+            homes: None,
             said: VecDeque::new(),
         }
     }
@@ -358,7 +368,8 @@ impl<A> Gate<A> {
         rule: (Arc<Limits>, PatternId),
         keep: &[(KeyId, u64)],
     ) -> Result<KeyId, Problem> {
-        let state = KeyState::new(key.as_str(), rule, self.rules_version);
+        let mut state = KeyState::new(key.as_str(), rule, self.rules_version);
+        self.use_up(&mut state);
         let added = self.table.add(now, state, keep);
         self.drop_records();
         added.ok_or_else(|| Problem {

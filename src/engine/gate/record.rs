@@ -7,6 +7,7 @@ use super::{Gate, Said};
 use crate::engine::key::Key;
 use crate::engine::limit::{Cover, Limit, Meter, Snapshot, Standing};
 use crate::engine::record::Record;
+use crate::engine::rules::Limits;
 use crate::engine::table::{KeyId, KeyState, Meters, Recorded};
 use crate::time::Timestamp;
 
@@ -154,19 +155,10 @@ impl<A> Gate<A> {
         // A clock that went back is another one, whatever its name.
         let moved = !same_clock || now < record.saved_at;
         if moved {
-            for snapshot in record.limits.iter_mut().filter_map(|(_, snapshot)| snapshot.as_mut()) {
-                *snapshot = snapshot.clone().moved(record.saved_at, now);
-            }
+            record.move_to(now);
         }
         let snapshots = || record.limits.iter().map(|(_, snapshot)| snapshot.as_ref());
-        let mut meters = Meters::new();
-        for (limit, snapshot) in old.iter().zip(snapshots()) {
-            let meter = match snapshot {
-                Some(snapshot) => Meter::restore(now, &limit.kind, snapshot),
-                None => Some(Meter::new(&limit.kind)),
-            };
-            meters.push(meter.ok_or(Unfit::Unreadable)?);
-        }
+        let mut meters = meters_of(now, &old, &record).ok_or(Unfit::Unreadable)?;
         if snapshots().flatten().all(|snapshot| snapshot.is_over(now)) {
             self.drop_record(name);
             return Ok(Restored::Over);
@@ -218,6 +210,15 @@ impl<A> Gate<A> {
         let (number, key) = (self.records, name.into());
         self.said.push_back(Said::Record { number, key, record: None });
     }
+}
+
+/// The meters of a record.
+pub(super) fn meters_of(now: Timestamp, limits: &Limits, record: &Record) -> Option<Meters> {
+    let meter = |(limit, (_, snapshot)): (&Limit, &(_, Option<Snapshot>))| match snapshot {
+        Some(snapshot) => Meter::restore(now, &limit.kind, snapshot),
+        None => Some(Meter::new(&limit.kind)),
+    };
+    limits.iter().zip(&record.limits).map(meter).collect()
 }
 
 /// How the use of a key stands to what was recorded, by the limit for which it is worst.

@@ -116,6 +116,7 @@ impl World {
                     let on = on.expect("nothing is sent on a link that is down");
                     self.deliver(on, 0, Event::ToServer(on, message));
                 }
+                Output::Open(..) => panic!("there is one server"),
                 Output::Finish(id, outcome) => self.finish(number, id, &outcome),
             }
         }

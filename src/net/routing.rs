@@ -1,0 +1,139 @@
+//! Whether this server is the one to answer a request, where several share the keys.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::cluster::{Partition, Standing};
+use crate::engine::{Code, Demand, Hold, Key, Problem, Request, RequestId, SessionId};
+use crate::net::service::Service;
+use crate::time::Timestamp;
+
+type Keys<'a> = SmallVec<[Key<'a>; 1]>;
+
+impl Service {
+    /// Whether a request is to be answered here and now. If not, its client is told who is home of
+    /// what, and that it was not done.
+    pub(super) fn is_home(
+        &mut self,
+        now: Timestamp,
+        (session, id): (SessionId, RequestId),
+        request: &Request<'_>,
+    ) -> bool {
+        if self.homes.is_none() {
+            return true;
+        }
+        let Err(problem) = self.judge_home(now, request) else { return true };
+        if problem.code == Code::NotHome {
+            self.tell_homes(session);
+        }
+        self.desk.reply(session, id, &crate::engine::Reply::Refuse(problem));
+        false
+    }
+
+    /// Tells a client who is home of what, unless it knows.
+    pub(super) fn tell_homes(&mut self, session: SessionId) {
+        if let Some(homes) = &self.homes {
+            self.desk.homes(session, homes.map_number, &homes.map);
+        }
+    }
+
+    /// Whether beats may be answered: they tell holders that they hold on.
+    pub(super) fn is_alive(&self, now: Timestamp) -> bool {
+        let until = |homes: &crate::net::homes::Homes| homes.membership.home().alive_until();
+        self.homes.as_ref().is_none_or(|homes| now < until(homes))
+    }
+
+    /// Whether the seed's requests are answered here.
+    pub(super) fn is_home_of_seed(&self, now: Timestamp) -> bool {
+        let Some(homes) = &self.homes else { return true };
+        let standing = homes.standing(now, Partition::of(Key::DEFAULT));
+        matches!(standing, Standing::Granting(_) | Standing::Reclaiming(..))
+    }
+
+    fn judge_home(&mut self, now: Timestamp, request: &Request<'_>) -> Result<(), Problem> {
+        let Some(homes) = &mut self.homes else { return Ok(()) };
+        let keys = keys_of(request);
+        let partitions = || keys.iter().map(|key| (*key, Partition::of(*key)));
+        let home = |partition| homes.map.homes[partition];
+        let mut all = partitions().map(|(_, partition)| home(partition));
+        let first = all.next();
+        if all.any(|other| Some(other) != first) {
+            return Err(parted(&keys));
+        }
+        for (key, partition) in partitions() {
+            let name = key.as_str();
+            match homes.standing(now, partition) {
+                Standing::Granting(_) | Standing::Reclaiming(..) => {}
+                Standing::Suspended => {
+                    let why = "this server cannot be sure to be its home for the moment";
+                    return Err(not_home(format!("key {name:?} has to wait: {why}: ask again")));
+                }
+                Standing::Elsewhere => {
+                    let home = homes.map.home_of(partition).map(|server| &*server.url);
+                    return Err(not_home(match home {
+                        Some(url) => format!("key {name:?} is decided for by {url}: ask there"),
+                        None => format!("key {name:?} has no server at present: ask again"),
+                    }));
+                }
+            }
+        }
+        let Some(length) = length_of(request) else { return Ok(()) };
+        let mut all_covered = true;
+        for (_, partition) in partitions() {
+            all_covered &= homes.covers(partition, length);
+        }
+        if all_covered {
+            return Ok(());
+        }
+        let why = "the others are told first how long leases of it are";
+        Err(not_home(format!("key {:?} has to wait: {why}: ask again", keys[0].as_str())))
+    }
+}
+
+/// How long a holder may believe to have what is asked for without hearing anything.
+fn length_of(request: &Request<'_>) -> Option<Duration> {
+    match request {
+        Request::Acquire { hold: Hold::Lease(term), .. } => Some(term.unrenewed()),
+        Request::Lock { wanted, .. } => Some(wanted.term.unrenewed()),
+        _ => None,
+    }
+}
+
+/// The keys that a request is about. What is about a grant is answered by whoever has it.
+fn keys_of<'a>(request: &Request<'a>) -> Keys<'a> {
+    let of_demand = |demand: &Demand<'a>| demand.parts().iter().map(|(key, _)| *key).collect();
+    match request {
+        Request::Acquire { demand, .. } => of_demand(demand),
+        Request::Lock { wanted, .. } | Request::Reclaim { wanted, .. } => {
+            wanted.locks.parts().iter().map(|(key, _)| *key).collect()
+        }
+        Request::Break { key, .. }
+        | Request::Freeze { key, .. }
+        | Request::Peek { key, .. }
+        | Request::Reset { key }
+        | Request::SetLimits { key, .. }
+        | Request::Block { key, .. } => SmallVec::from_elem(*key, 1),
+        Request::Commit { .. }
+        | Request::Release { .. }
+        | Request::GiveBack { .. }
+        | Request::Locks { .. }
+        | Request::Status
+        | Request::Keys { .. }
+        | Request::Clients { .. } => Keys::new(),
+    }
+}
+
+fn not_home(message: String) -> Problem {
+    Problem { code: Code::NotHome, message }
+}
+
+fn parted(keys: &[Key<'_>]) -> Problem {
+    let quoted: Vec<_> = keys.iter().map(|key| format!("{:?}", key.as_str())).collect();
+    let message = format!(
+        "keys of one request must have one home, and {} have not: several servers decide for them, \
+         each for some; ask for them one by one",
+        quoted.join(", ")
+    );
+    Problem { code: Code::Config, message }
+}

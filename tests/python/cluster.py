@@ -1,0 +1,141 @@
+"""Several servers that share the keys, each a process of its own, and their callers."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from commands import Serving
+from typing_extensions import Self
+from zmqlocker import LockerClient, LockerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+
+class Cluster:
+    """Servers of one registry."""
+
+    def __init__(self, registry: str, *limits: str, count: int = 3) -> None:
+        self._registry = registry
+        self._limits = [f"--limit={limit}" for limit in limits]
+        self.servers: dict[str, Serving] = {}
+        for number in range(count):
+            self.start(f"s{number}")
+        self.await_shares()
+
+    def start(self, name: str, url: str = "tcp://127.0.0.1:*") -> Serving:
+        """A server more, which is one of them when this returns."""
+        arguments = [f"--registry={self._registry}", f"--name={name}", *self._limits]
+        server = Serving(*arguments, url=url)
+        self.servers[name] = server
+        return server
+
+    def await_shares(self) -> None:
+        """Wait until all servers have as many partitions as each other, but for one."""
+        count = len(self.servers)
+        shares = {64 // count, -(-64 // count)}
+        for server in self.servers.values():
+            while True:
+                line = server.line_with("partitions, with")
+                found = re.search(r"home of (\d+) of 64 partitions, with (\d+) servers", line)
+                assert found, line
+                if int(found[1]) in shares and int(found[2]) == count:
+                    break
+
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self.servers.values()]
+
+    def home_of(self, key: str) -> str:
+        """The name of the server that is home of a key, as a lock of the same partition tells."""
+        names = (f"beside:{number}" for number in itertools.count())
+        beside = next(name for name in names if partition(name) == partition(key))
+        with LockerClient(self.urls) as client, client.lock(beside):
+            for name, server in self.servers.items():
+                with LockerClient(server.url) as one:
+                    if any(lock.key == beside for lock in one.locks()):
+                        return name
+        raise AssertionError(key)
+
+    def __enter__(self) -> Self:
+        """All of them run."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End those that still run."""
+        for server in self.servers.values():
+            server.process.kill()
+        for server in self.servers.values():
+            server.process.communicate()
+
+
+def partition(key: str) -> int:
+    """The partition of a key, as the protocol has it."""
+    found = 0xCBF29CE484222325
+    for byte in key.encode():
+        found = (found ^ byte) * 0x100000001B3 % 2**64
+    folded = found ^ found >> 32
+    return (folded ^ folded >> 16) % 64
+
+
+class Answer(NamedTuple):
+    """What a caller heard: between when, and whether it was allowed."""
+
+    asked: float
+    heard: float
+    allowed: bool
+
+
+class Callers:
+    """Threads that ask for keys without a pause, and note what they hear."""
+
+    def __init__(self, ask: Callable[[str], bool], keys: list[str], pause: float = 0.005) -> None:
+        self.answers: dict[str, list[Answer]] = {key: [] for key in keys}
+        self.errors: list[str] = []
+        self._ends = threading.Event()
+        self._pause = pause
+        self._threads = [threading.Thread(target=self._call, args=(ask, key)) for key in keys]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, ask: Callable[[str], bool], key: str) -> None:
+        while not self._ends.wait(self._pause):
+            asked = time.monotonic()
+            try:
+                allowed = ask(key)
+            except LockerError as error:
+                self.errors.append(f"{key}: {error!r}")
+                continue
+            self.answers[key].append(Answer(asked, time.monotonic(), allowed))
+
+    def finish(self) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+    def longest(self, key: str) -> float:
+        """The longest time that one answer took, in seconds."""
+        return max(answer.heard - answer.asked for answer in self.answers[key])
+
+
+def above_limit(answers: list[Answer], most: int, seconds: float) -> Iterator[list[Answer]]:
+    """Where more than `most` were surely allowed within `seconds`.
+
+    Between two of them less time has passed than that, whenever within its request each was
+    granted.
+    """
+    allowed = sorted((answer for answer in answers if answer.allowed), key=lambda one: one.asked)
+    for first in range(len(allowed) - most):
+        some = allowed[first : first + most + 1]
+        if max(one.heard for one in some) - some[0].asked < seconds:
+            yield some

@@ -1,0 +1,292 @@
+"""Several servers that share the keys through a registry: as one, whatever becomes of them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import zmqlocker
+from conftest import wait_until
+from zmqlocker import ConfigError, LockerClient, LockerServer, LockTimeout
+
+from cluster import Callers, Cluster, above_limit, partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zmqlocker import LockInfo
+
+#: A dead server's keys are answered again within so many seconds.
+FAIL_OVER = 2.0
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/registry"
+
+
+@pytest.fixture
+def cluster(registry: str) -> Iterator[Cluster]:
+    limits = ["k*=20/s sliding", "n*=8/min", "default=3/min", "gpu*=1 at once"]
+    with Cluster(registry, *limits) as cluster:
+        yield cluster
+
+
+def keys(prefix: str, count: int = 12) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def test_whoever_is_asked_all_keys_are_counted_once(cluster: Cluster) -> None:
+    for url in cluster.urls[:2]:
+        with LockerClient(url) as client:
+            assert all(client.try_acquire(key, cost=3).allowed for key in keys("n"))
+    with LockerClient(cluster.urls) as client:
+        refused = [client.try_acquire(key, cost=3) for key in keys("n")]
+        assert not any(decision.allowed for decision in refused)
+        assert [client.peek(key).remaining for key in keys("n")] == [2] * 12
+        assert all(decision.allowed for decision in client.try_acquire_many(keys("n")))
+
+
+def test_seed_clients_hear_the_home_of_default_from_any_server(cluster: Cluster) -> None:
+    answers = []
+    for url in cluster.urls * 2:
+        with LockerClient(url) as client:
+            answers.append(client.next())
+    assert answers == ["go"] * 3 + ["sorry"] * 3
+
+
+def test_locks_exclude_each_other_over_all_servers(cluster: Cluster) -> None:
+    one, other, third = (LockerClient(url) for url in cluster.urls)
+    with one, other, third:
+        for key in keys("lock"):
+            with one.lock(key) as lease:
+                assert other.lock(key).try_acquire() is None
+                lease.check()
+            with third.lock(key, timeout=5.0) as later:
+                assert later.token > lease.token
+
+
+def test_who_waits_at_one_server_is_served_when_another_client_releases(cluster: Cluster) -> None:
+    one, other = (LockerClient(url) for url in cluster.urls[:2])
+    with one, other:
+        for key in keys("lock", 6):
+            served = threading.Event()
+
+            def wait(key: str = key, served: threading.Event = served) -> None:
+                with other.lock(key, timeout=20.0):
+                    served.set()
+
+            waiter = threading.Thread(target=wait)
+            with one.lock(key):
+                waiter.start()
+                assert not served.wait(0.05)
+            waiter.join()
+            assert served.is_set()
+
+
+def test_keys_of_several_homes_are_refused_and_of_one_are_taken(cluster: Cluster) -> None:
+    by_partition: dict[int, list[str]] = {}
+    for key in keys("lock", 1000):
+        by_partition.setdefault(partition(key), []).append(key)
+    together, *others = by_partition.values()
+    with LockerClient(cluster.urls) as client:
+        with client.lock(together[:3]):
+            pass
+        parted = client.lock([some[0] for some in others[:16]])
+        with pytest.raises(ConfigError, match="must have one home"), parted:
+            pass
+
+
+def test_a_permit_is_held_by_one_over_all_servers(cluster: Cluster) -> None:
+    one, other = (LockerClient(url) for url in cluster.urls[:2])
+    with one, other:
+        for key in keys("gpu", 6):
+            with one.limit(key), pytest.raises(LockTimeout), other.limit(key, timeout=0.05):
+                pass
+
+
+def test_the_keys_of_a_killed_server_are_served_by_others_and_theirs_never_stop(
+    cluster: Cluster,
+) -> None:
+    all_keys = keys("k", 16)
+    locks = {key: cluster.home_of(key) for key in all_keys}
+    victim = locks[all_keys[0]]
+    with LockerClient(cluster.urls) as client:
+        callers = Callers(lambda key: client.try_acquire(key, timeout=10.0).allowed, all_keys)
+        wait_until(lambda: all(len(heard) > 20 for heard in callers.answers.values()))
+        killed_at = time.monotonic()
+        cluster.servers[victim].process.kill()
+        lost = [key for key in all_keys if locks[key] == victim]
+        kept = [key for key in all_keys if locks[key] != victim]
+
+        def answered_since(key: str) -> bool:
+            return any(answer.asked > killed_at for answer in callers.answers[key])
+
+        wait_until(lambda: all(answered_since(key) for key in all_keys))
+        wait_until(lambda: any(allowed_since(callers, key, killed_at + 1.0) for key in lost))
+        callers.finish()
+    gaps = {key: max(one.heard - one.asked for one in callers.answers[key]) for key in all_keys}
+    print({"lost": max(gaps[key] for key in lost), "kept": max(gaps[key] for key in kept)})
+    assert callers.errors == []
+    assert max(gaps[key] for key in lost) < FAIL_OVER
+    for key in all_keys:
+        assert list(above_limit(callers.answers[key], 20, 1.0)) == []
+
+
+def allowed_since(callers: Callers, key: str, since: float) -> bool:
+    return any(answer.allowed and answer.asked > since for answer in callers.answers[key])
+
+
+def test_a_lease_that_is_long_enough_outlives_its_server(cluster: Cluster) -> None:
+    with LockerClient(cluster.urls) as client, LockerClient(cluster.urls) as other:
+        with client.lock("long", ttl=10.0) as lease:
+            home = next(
+                name
+                for name, server in cluster.servers.items()
+                if any(row.key == "long" for row in locks_at(server.url))
+            )
+            cluster.servers[home].process.kill()
+            survivors = [server.url for name, server in cluster.servers.items() if name != home]
+
+            def is_known() -> bool:
+                return any(row.key == "long" for url in survivors for row in locks_at(url))
+
+            wait_until(is_known)
+            lease.check()
+            assert other.lock("long").try_acquire() is None
+        # What was given back is free, once its home is sure of what was held.
+        with other.lock("long", timeout=20.0) as later:
+            assert later.token > lease.token
+
+
+def locks_at(url: str) -> list[LockInfo]:
+    with LockerClient(url) as client:
+        return list(client.locks())
+
+
+def test_a_clean_stop_hands_over_what_is_used_and_held(cluster: Cluster) -> None:
+    all_keys = keys("n")
+    with LockerClient(cluster.urls) as client, LockerClient(cluster.urls) as other:
+        assert all(client.try_acquire(key, cost=5).allowed for key in all_keys)
+        leases = [client.lock(key, ttl=5.0).acquire() for key in keys("lock")]
+        status, _ = cluster.servers["s1"].finish()
+        assert status == 0
+        del cluster.servers["s1"]
+        assert [other.peek(key).remaining for key in all_keys] == [3] * 12
+        for key, lease in zip(keys("lock"), leases, strict=True):
+            assert other.lock(key).try_acquire() is None
+            lease.check()
+        for lease in leases:
+            lease.release()
+        for key in keys("lock"):
+            with other.lock(key, timeout=10.0):
+                pass
+
+
+def test_nobody_waits_long_while_a_server_stops_in_order(cluster: Cluster) -> None:
+    all_keys = keys("k", 16)
+    with LockerClient(cluster.urls) as client:
+        callers = Callers(lambda key: client.try_acquire(key).allowed, all_keys)
+        wait_until(lambda: all(len(heard) > 20 for heard in callers.answers.values()))
+        cluster.servers["s0"].finish()
+        del cluster.servers["s0"]
+        callers.finish()
+    longest = max(callers.longest(key) for key in all_keys)
+    print({"longest while a server stopped": longest})
+    assert callers.errors == []
+    assert longest < 1.0
+    for key in all_keys:
+        assert list(above_limit(callers.answers[key], 20, 1.0)) == []
+
+
+def test_a_server_that_joins_takes_its_share_without_a_gap(cluster: Cluster) -> None:
+    all_keys = keys("k", 16)
+    with LockerClient(cluster.urls) as client:
+        lease = client.lock("held").acquire()
+        callers = Callers(lambda key: client.try_acquire(key).allowed, all_keys)
+        cluster.start("s9")
+        wait_until(lambda: any(cluster.home_of(key) == "s9" for key in keys("new", 20)))
+        callers.finish()
+        lease.check()
+        lease.release()
+    assert callers.errors == []
+    for key in all_keys:
+        assert list(above_limit(callers.answers[key], 20, 1.0)) == []
+
+
+def test_a_second_server_of_a_name_is_refused_and_the_first_goes_on(registry: str) -> None:
+    with Cluster(registry, count=1) as cluster:
+        status, _, told = zmqlocker(
+            "serve", "--url=tcp://127.0.0.1:*", f"--registry={registry}", "--name=s0"
+        )
+        assert (status, 'another server of this cluster is named "s0"' in told) == (2, True), told
+        with LockerClient(cluster.urls) as client, client.lock("k"):
+            pass
+
+
+def test_the_registry_of_another_cluster_is_refused(registry: str) -> None:
+    with (
+        Cluster(registry, count=1),
+        pytest.raises(ConfigError, match="the registry is of the cluster"),
+    ):
+        LockerServer(
+            url="tcp://127.0.0.1:*", registry=f"{registry}?cluster=blue", name="b", block=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"url": "tcp://*:*"}, "advertise must say where"),
+        ({"url": "ipc:///tmp/zmqlocker-x", "name": None}, "name must be given"),
+        ({"name": "a b"}, "name must be 1 to 64 letters"),
+        ({"registry": "redis://a"}, "registry must read etcd://"),
+        ({"registry": None}, "name is of no use without a registry"),
+        ({"advertise": "tcp://*:7777"}, "advertise must be where"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(
+    registry: str, arguments: dict[str, str | None], told: str
+) -> None:
+    good = {"url": "tcp://127.0.0.1:*", "registry": registry, "name": "a"}
+    with pytest.raises(ConfigError, match=told):
+        LockerServer(block=False, **{**good, **arguments})  # type: ignore[arg-type]
+
+
+def test_what_is_used_outlives_all_servers_that_stop_in_order(registry: str) -> None:
+    limits = {"k": "3/min"}
+    with (
+        LockerServer(
+            url="tcp://127.0.0.1:*", limits=limits, registry=registry, block=False
+        ) as server,
+        LockerClient(server.url) as client,
+    ):
+        assert client.try_acquire("k", cost=2).allowed
+    with (
+        LockerServer(
+            url="tcp://127.0.0.1:*", limits=limits, registry=registry, block=False
+        ) as server,
+        LockerClient(server.url) as client,
+    ):
+        assert client.peek("k").remaining == 1
+
+
+def test_a_server_that_is_stopped_for_a_while_grants_nothing_when_it_goes_on(
+    cluster: Cluster,
+) -> None:
+    with LockerClient(cluster.urls) as client:
+        home = cluster.home_of("frozen")
+        frozen = cluster.servers[home]
+        frozen.process.send_signal(signal.SIGSTOP)
+        try:
+            with client.lock("frozen", timeout=20.0) as lease:
+                frozen.process.send_signal(signal.SIGCONT)
+                with LockerClient(frozen.url) as other:
+                    assert other.lock("frozen").try_acquire() is None
+                lease.check()
+        finally:
+            frozen.process.send_signal(signal.SIGCONT)

@@ -1,0 +1,112 @@
+"""Holders and callers at servers that die, freeze, stop and come back, with a registry in etcd."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import PATIENCE
+from exclusion import read, sections, violations
+from stress_client import boot_time
+from zmqlocker import LockerClient
+
+from cluster import Callers, Cluster, above_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLIENT = Path(__file__).with_name("lock_stress_client.py")
+
+#: For how long it goes on, in seconds.
+LENGTH = 12.0
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[str]:
+    """A registry in a server of etcd of our own."""
+    ports = [_free_port(), _free_port()]
+    client, peer = (f"http://127.0.0.1:{port}" for port in ports)
+    options = {
+        "name": "one",
+        "data-dir": str(tmp_path / "etcd"),
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"one={peer}",
+    }
+    with (tmp_path / "etcd.log").open("w") as log:
+        command = ["etcd", *(f"--{name}={value}" for name, value in options.items())]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    yield f"etcd://127.0.0.1:{ports[0]}"
+    process.kill()
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_no_lock_has_two_holders_and_no_limit_is_exceeded_whatever_becomes_of_the_servers(
+    etcd: str, tmp_path: Path
+) -> None:
+    seed = os.environ.get("ZMQLOCKER_SEED") or str(time.time_ns())
+    print(f"ZMQLOCKER_SEED={seed}")
+    dice = random.Random(seed)
+    log = tmp_path / "log"
+    log.touch()
+    with Cluster(etcd, "k*=20/s sliding") as cluster:
+        urls, until = cluster.urls, boot_time() + round(LENGTH * 1e9)
+        holders = [
+            subprocess.Popen(
+                [sys.executable, str(CLIENT), ",".join(urls), str(log), str(until), seed, str(who)],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for who in range(3)
+        ]
+        keys = [f"k{number}" for number in range(6)]
+        with LockerClient(urls) as client:
+            callers = Callers(lambda key: client.try_acquire(key, timeout=10.0).allowed, keys, 0.01)
+            while boot_time() < until - 2_000_000_000:
+                _misfortune(cluster, dice)
+                time.sleep(dice.choice((0.5, 1.0, 1.5)))
+            for holder in holders:
+                _, told = holder.communicate(timeout=PATIENCE)
+                assert (holder.returncode, told) == (0, "")
+            callers.finish()
+    notes = list(read(log))
+    assert violations(notes) == []
+    counts = {key: len(ordered) for key, ordered in sections(notes).items()}
+    print(counts, {key: len(heard) for key, heard in callers.answers.items()})
+    assert sum(counts.values()) > 50
+    for key in keys:
+        assert list(above_limit(callers.answers[key], 20, 1.0)) == []
+    assert callers.errors == []
+
+
+def _misfortune(cluster: Cluster, dice: random.Random) -> None:
+    """What becomes of one of the servers; all of them are there afterwards."""
+    name = dice.choice(sorted(cluster.servers))
+    server = cluster.servers[name]
+    match dice.choice(("kill", "stop", "freeze")):
+        case "kill":
+            server.kill()
+            cluster.start(name, server.url)
+        case "stop":
+            server.finish()
+            cluster.start(name, server.url)
+        case _:
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(dice.choice((0.3, 1.2)))
+            server.process.send_signal(signal.SIGCONT)
