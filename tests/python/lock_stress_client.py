@@ -30,9 +30,6 @@ STAYS = (0.0, 0.0, 0.001, 0.001, 0.01, 0.01, 0.05, 0.2, 1.5)
 class Holder:
     """Enters one critical section after the other."""
 
-    #: Whether it takes two locks at once now and then.
-    together = True
-
     def __init__(self, client: Any, log: int, who: str, seed: str, *, threads: bool) -> None:
         self._client, self._log, self._who = client, log, who
         self._dice, self._threads = random.Random(seed), threads
@@ -66,7 +63,7 @@ class Holder:
                 pass
 
     async def enter(self) -> None:
-        several = self.together and self._dice.random() < 0.15
+        several = self._dice.random() < 0.15
         keys = self._dice.sample(list(KEYS), 2 if several else 1)
         ttl = min(KEYS[key] for key in keys)
         timeout = self._dice.choice((0.05, 0.5, 3.0, None))
@@ -98,8 +95,6 @@ async def main(url: str, log: str, until: str, seed: str, who: str) -> None:
     threads = int(who.partition(".")[0]) % 2 == 0
     urls = url.split(",")
     client = LockerClient(urls, name=who) if threads else event_loop.LockerClient(urls, name=who)
-    # Locks whose homes are several servers are not had together.
-    Holder.together = len(urls) == 1
     holders = []
     for number in range(TASKS):
         # A file of its own for each: a lock of a file is shared by all that use it opened once.
