@@ -14,6 +14,7 @@ mod lock;
 mod look;
 mod machine;
 mod measure;
+mod peering;
 mod record;
 mod request;
 mod rules;
@@ -32,6 +33,7 @@ pub use limit::{AtOnce, Burst, FixedWindow, Kind, Limit, Rate};
 pub use lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape, Term};
 pub use machine::Machine;
 pub use measure::{Ending, Histogram, Measures, PatternCounts};
+pub use peering::{Difference, Go, Left, Peering, Usage};
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };

@@ -10,6 +10,7 @@ mod decide;
 mod hold;
 mod lend;
 mod lock;
+mod peers;
 mod queue;
 mod reclaim;
 mod record;
@@ -34,6 +35,7 @@ use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::lock::Shape;
 use crate::engine::measure::{Ending, Measures, PatternId};
+use crate::engine::peering::Peered;
 use crate::engine::request::{
     Code, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
 };
@@ -103,6 +105,8 @@ pub(super) struct Gate<A> {
     /// Which keys are asked for most.
     busiest: Busiest,
     measures: Measures,
+    /// What there is to know of other servers that grant permits of the same keys, if there are.
+    peered: Option<Box<Peered>>,
     said: VecDeque<Said<A>>,
 }
 
@@ -130,6 +134,7 @@ impl<A> Gate<A> {
             lock_limits: [Shape::Lock, Shape::RwLock].map(|shape| Arc::new(Limits::of_lock(shape))),
             busiest: Busiest::default(),
             measures: Measures::new(bounds.patterns_max),
+            peered: None,
             said: VecDeque::new(),
         }
     }
@@ -142,6 +147,9 @@ impl<A> Gate<A> {
         request: &Request<'_>,
     ) -> Option<(WaiterId, u64)> {
         let answered = match request {
+            Request::Lock { .. } | Request::Reclaim { .. } if self.peered.is_some() => {
+                Err(Self::no_locks())
+            }
             Request::Acquire { demand, wait, hold } => {
                 return self.acquire(now, asker, owner, demand, *wait, *hold);
             }
@@ -294,6 +302,7 @@ impl<A> Gate<A> {
             }),
             Wait::UpTo(length) => Some(now + length),
         };
+        let deadline = deadline.or_else(|| self.held_until(now, &ask.parts));
         match deadline {
             None => {
                 let decision = self.refusal(now, &ask.parts, &verdict);
