@@ -5,6 +5,7 @@ mod frames;
 mod item;
 mod lock;
 mod message_pack;
+pub mod peers;
 pub mod reply;
 pub mod request;
 pub mod seed;
