@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mio::{Poll, Waker};
+use mio::{Poll, Registry, Waker};
 
 use crate::access::Clients;
 use crate::config::{Place, ServerConfig, Url};
@@ -23,6 +23,7 @@ use crate::net::guard::Guard;
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
 use crate::net::metrics::{Metrics, MetricsPort};
+use crate::net::peers::PeerLine;
 use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
 use crate::net::showing::Showing;
 use crate::net::socket::{Events, Socket};
@@ -105,9 +106,7 @@ impl Server {
         if let Some(guard) = &guard {
             guard.register(poll.registry(), GUARD)?;
         }
-        let waker = Waker::new(poll.registry(), WAKER);
-        let waker = waker.map_err(|error| Error::system("watch a socket", &error))?;
-        let control = Arc::new(Control::new(waker));
+        let control = Arc::new(Control::new(poll.registry())?);
 
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
@@ -115,6 +114,7 @@ impl Server {
         let ledger = config.data_dir.as_deref().map(Ledger::open).transpose()?;
         let mut machine = Machine::new(now, config.rules.clone(), config.patience, config.bounds);
         let number = RandomState::new().hash_one(now);
+        let peers = PeerLine::of(now, number, (&context, poll.registry()), config)?;
         let first_number = number_by_time_of_day(unix_time());
         let restore = |ledger: &Ledger| ledger.restore(now, first_number, &mut machine);
         let found = ledger.as_ref().map(restore).transpose()?;
@@ -137,6 +137,7 @@ impl Server {
             journal,
             machine,
             ledger,
+            peers,
             awaited: 0,
             drained_at: None,
             sessions_max: config.bounds.sessions_max,
@@ -305,8 +306,10 @@ pub(super) struct Reload {
 }
 
 impl Control {
-    fn new(waker: Waker) -> Self {
-        Self {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        let waker = Waker::new(registry, WAKER);
+        let waker = waker.map_err(|error| Error::system("watch a socket", &error))?;
+        Ok(Self {
             stop: AtomicBool::new(false),
             drain: Mutex::new(None),
             turns: AtomicU64::new(0),
@@ -317,7 +320,7 @@ impl Control {
             outcome: Mutex::new(None),
             finished: Condvar::new(),
             traffic: Traffic::default(),
-        }
+        })
     }
 
     /// Has the thread of the server look at what there is to do.

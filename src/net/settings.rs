@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::access::Clients;
-use crate::config::{Security, ServerConfig, Url};
+use crate::config::{PeersConfig, Security, ServerConfig, Url};
 pub use crate::config_file::ClientList;
 use crate::config_file::FileConfig;
 use crate::engine::{Bounds, Limits, Rate, Rules, SomeBounds};
@@ -45,6 +45,10 @@ pub struct ServerSettings {
     pub curve_key: Option<PathBuf>,
     /// Which clients are let in.
     pub clients: Option<ClientList>,
+    /// The servers that count for each other with this one.
+    pub peers: Option<Vec<Url>>,
+    /// Where this one tells them what it grants.
+    pub peers_url: Option<Url>,
 }
 
 impl ServerSettings {
@@ -59,9 +63,21 @@ impl ServerSettings {
         let default_url = if self.is_local { LOCAL_URL } else { URL };
         let curve_key = self.curve_key.clone().or(file.curve_key);
         let clients = self.clients.clone().or(file.clients);
+        let rules = self.rules(file.limits, file.rate)?;
+        let url = url.map_or_else(|| Url::parse(default_url), Ok)?;
+        let peers_url = self.peers_url.clone().or(file.peers_url);
+        let peers = match self.peers.clone().or(file.peers).filter(|peers| !peers.is_empty()) {
+            Some(peers) => Some(PeersConfig::new(&url, &rules, peers_url, peers)?),
+            None if peers_url.is_some() => {
+                let problem = "needs peers: the URLs of the other servers".to_owned();
+                return Err(Error::Config { argument: "peers_url", problem });
+            }
+            None => None,
+        };
         Ok(ServerConfig {
-            rules: self.rules(file.limits, file.rate)?,
-            url: url.map_or_else(|| Url::parse(default_url), Ok)?,
+            rules,
+            url,
+            peers,
             patience: self.patience.or(file.patience).unwrap_or_default(),
             data_dir: self.data_dir.clone().or(file.data_dir),
             security: security(curve_key.as_deref(), clients.as_ref())?,

@@ -54,6 +54,10 @@ const SLICE: Duration = Duration::from_millis(50);
 ///
 /// `metrics` is where the server is watched, as "127.0.0.1:9464": `/metrics` for Prometheus, and a
 /// page for people. docs/metrics.md has more.
+///
+/// `peers` is where other servers tell what they grant: this one counts it too, so that all of them
+/// keep to one limit. It tells them at `peers_url`: the port after that of `url` unless another one
+/// is given. All servers may be given the same list. docs/peers.md says what that promises.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -66,7 +70,7 @@ impl LockerServer {
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, limits=None, config=None, block=True, patience=0.0, \
                              data_dir=None, bounds=None, curve_key=None, clients=None, \
-                             metrics=None)")]
+                             metrics=None, peers=None, peers_url=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
         limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
@@ -74,7 +78,7 @@ impl LockerServer {
         data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None,
         curve_key: "str | PathLike[str] | None" = None,
         clients: "str | PathLike[str] | None" = None,
-        metrics=None
+        metrics=None, peers: "Sequence[str] | None" = None, peers_url: "str | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -91,6 +95,8 @@ impl LockerServer {
         curve_key: Option<PathBuf>,
         clients: Option<PathBuf>,
         metrics: Option<&str>,
+        peers: Option<Vec<String>>,
+        peers_url: Option<&str>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -115,6 +121,10 @@ impl LockerServer {
             bounds: some_bounds(bounds.unwrap_or_default())?,
             curve_key,
             clients: clients.map(ClientList::from),
+            peers: peers
+                .map(|urls| urls.iter().map(|url| Url::parse(url)).collect())
+                .transpose()?,
+            peers_url: peers_url.map(Url::parse).transpose()?,
         };
         let config = settings.resolve()?;
         let server = Arc::new(Server::start(&config)?);
