@@ -132,13 +132,23 @@ pub(super) struct Peered {
     pub(super) standing: Peering,
     /// What was granted since the others were told.
     pub(super) granted: Vec<(KeyId, u64, Timestamp)>,
+    /// When the first of it was.
+    pub(super) since: Timestamp,
+    /// Whether the others are to say soon that they know it.
+    pub(super) is_urgent: bool,
     /// What they were told of, by the number of the message, and have not said that they know.
     pub(super) untold: VecDeque<(u64, KeyId, u64)>,
 }
 
 impl Peered {
     pub(super) const fn new(standing: Peering) -> Self {
-        Self { standing, granted: Vec::new(), untold: VecDeque::new() }
+        Self {
+            standing,
+            granted: Vec::new(),
+            since: Timestamp::ZERO,
+            is_urgent: false,
+            untold: VecDeque::new(),
+        }
     }
 }
 
@@ -157,10 +167,11 @@ impl<E> Machine<E> {
         self.gate.take_granted(now, number, keys_max)
     }
 
-    /// Whether something was granted that no message tells of.
+    /// Since when something was granted that no message tells of, and whether the others are to say
+    /// soon that they know it.
     #[must_use]
-    pub fn has_granted(&self) -> bool {
-        self.gate.has_granted()
+    pub fn granted_since(&self) -> Option<(Timestamp, bool)> {
+        self.gate.granted_since()
     }
 
     /// All others know of the messages up to this number. Drain the outputs after it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mio::{Registry, Token};
 
-use crate::cluster::peers::{Output, Peers, Run, Times};
+use crate::cluster::peers::{Message, Output, Peers, Run, Times};
 use crate::config::{PeersConfig, Security, ServerConfig, Url};
 use crate::engine::{Difference, Peering};
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::net::service::{PEERS, Service};
 use crate::net::socket::{Socket, system};
 use crate::time::{Clock, Timestamp};
 use crate::wire::Frames;
-use crate::wire::peers::{self as wire, GOES_MAX};
+use crate::wire::peers as wire;
 use crate::wire::seed::BYTES_MAX;
 
 /// How many messages of one server are taken in before clients are heard.
@@ -22,9 +22,6 @@ const BATCH_MAX: usize = 256;
 
 /// How many messages may wait on their way; one that is lost with more is seen to be missing.
 const WAITING_MAX: i32 = 10_000;
-
-/// With more keys in it, a message tells nothing of usage beside.
-const GOES_BESIDE_USAGE: usize = 16;
 
 /// How many differences are remembered as told.
 const TOLD_MAX: usize = 1000;
@@ -121,13 +118,9 @@ impl PeerLine {
         Ok(Self { peers, url, publisher, others, message, bytes })
     }
 
-    /// When something is due, if nothing happens before.
-    pub(super) fn poll_timeout(&self) -> Timestamp {
-        self.peers.poll_timeout()
-    }
-
-    /// Sends what was written last.
-    fn send(&mut self) -> Result<(), Error> {
+    fn send(&mut self, message: &Message) -> Result<(), Error> {
+        self.bytes.clear();
+        wire::encode(&mut self.bytes, message);
         self.message.clear();
         self.message.push(&self.bytes);
         self.publisher.send(&self.message).map(drop)
@@ -140,7 +133,7 @@ impl Service {
         let Some(mut line) = self.peers.take() else { return Ok(true) };
         let mut all_heard = true;
         let now = self.clock.now();
-        if line.poll_timeout() <= now {
+        if line.peers.poll_timeout(&self.machine) <= now {
             line.peers.tick(now);
             self.follow(now, &mut line);
         }
@@ -165,31 +158,32 @@ impl Service {
     pub(super) fn tell_peers(&mut self) -> Result<bool, Error> {
         let Some(line) = &mut self.peers else { return Ok(true) };
         let now = self.clock.now();
-        loop {
-            let goes = self.machine.take_granted(now, line.peers.next_number(), GOES_MAX);
-            let from = line.peers.tells_from(now).filter(|_| goes.len() <= GOES_BESIDE_USAGE);
-            let usage = from.map(|from| self.machine.usage(now, from));
-            let Some(message) = line.peers.publish(now, goes, usage) else { break };
-            line.bytes.clear();
-            wire::encode(&mut line.bytes, &message);
-            line.send()?;
-            if !self.machine.has_granted() {
+        // A part of all that is used goes out at a time: clients are heard between.
+        while let Some(message) = line.peers.publish(now, &mut self.machine) {
+            line.send(&message)?;
+            if message.usage.is_some() {
                 break;
             }
         }
-        Ok(line.peers.tells_from(now).is_none())
+        Ok(!line.peers.goes_on_telling(now))
     }
 
     /// Tells other servers that this one grants nothing any more.
     pub(super) fn leave_peers(&mut self) -> Result<(), Error> {
-        while self.machine.has_granted() {
-            self.tell_peers()?;
-        }
         let Some(line) = &mut self.peers else { return Ok(()) };
-        let message = line.peers.leave(self.clock.now(), Vec::new());
-        line.bytes.clear();
-        wire::encode(&mut line.bytes, &message);
-        line.send()
+        let now = self.clock.now();
+        loop {
+            let message = line.peers.leave(now, &mut self.machine);
+            line.send(&message)?;
+            if self.machine.granted_since().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When something is due between servers, if nothing happens before.
+    pub(super) fn peers_timeout(&self) -> Option<Timestamp> {
+        Some(self.peers.as_ref()?.peers.poll_timeout(&self.machine))
     }
 
     /// Does what came of what was heard.

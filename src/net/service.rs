@@ -372,8 +372,8 @@ impl Service {
 
     /// Has the alarm set to when something is due.
     fn set_alarm(&mut self) -> Result<(), Error> {
-        let peers = self.peers.as_ref().map(PeerLine::poll_timeout);
-        let due = self.machine.poll_timeout().into_iter().chain(self.drained_at).chain(peers);
+        let due = self.machine.poll_timeout().into_iter().chain(self.drained_at);
+        let due = due.chain(self.peers_timeout());
         self.alarm.set(due.min()).map_err(|error| Error::system("set an alarm", &error))
     }
 

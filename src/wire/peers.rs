@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::cluster::peers::{Message, PEERS_MAX, Part, Run};
+use crate::cluster::peers::{GOES_MAX, Message, PEERS_MAX, Part, Run};
 use crate::engine::{Go, Key, Left, Request, Usage};
 use crate::wire::message_pack::{
     Malformed, Value, read, write_array, write_boolean, write_nanos, write_nil, write_number,
@@ -22,9 +22,6 @@ use crate::wire::message_pack::{
 
 /// The version of what servers tell each other.
 pub const VERSION: u64 = 1;
-
-/// The most keys of which one message tells that they were granted.
-pub const GOES_MAX: usize = 64;
 
 /// The most keys of which one message tells what is used.
 const KEYS_MAX: u64 = 4096;

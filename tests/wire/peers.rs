@@ -1,12 +1,13 @@
 //! What servers tell each other: golden bytes, and what becomes of any others.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use zmqlocker::cluster::peers::{Message, PEERS_MAX, Part, Run};
+use zmqlocker::cluster::peers::{GOES_MAX, Message, PEERS_MAX, Part, Run};
 use zmqlocker::engine::{Go, Key, Left, Request, Usage};
-use zmqlocker::wire::peers::{Bad, GOES_MAX, decode, encode};
+use zmqlocker::wire::peers::{Bad, decode, encode};
 use zmqlocker::wire::seed::BYTES_MAX;
 
 use crate::golden::PROTOCOL;
@@ -26,7 +27,7 @@ fn go() -> Message {
         key: "openai".into(),
         limits: texts(&["500/min sliding", "5/0.8s"]),
         permits: 3,
-        ages: vec![Duration::from_nanos(70_000), Duration::from_millis(200)],
+        ages: vec![Duration::from_micros(70), Duration::from_millis(200)],
     };
     Message { number: 13, is_urgent: true, goes: vec![go], ..beat() }
 }
@@ -54,7 +55,11 @@ fn bytes(message: &Message) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[test]

@@ -26,15 +26,23 @@ use std::time::Duration;
 pub use message::{Message, Part, Run};
 use peer::{Peer, Take};
 
-use crate::engine::{Go, Peering, Usage};
+use crate::engine::{Go, Machine, Peering, Usage};
 use crate::time::Timestamp;
 
 /// How many other servers there may be.
 pub const PEERS_MAX: usize = 15;
 
+/// The most keys of which one message tells that they were granted.
+pub const GOES_MAX: usize = 64;
+
+/// With more of them, it tells nothing of usage beside.
+const GOES_BESIDE_USAGE: usize = 16;
+
 /// How long things take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
+    /// For how long it is gathered what was granted, unless it is urgent.
+    pub gather: Duration,
     /// After how long a server that has nothing to say says that it lives.
     pub beat: Duration,
     /// For how long one that is not heard may still be there.
@@ -48,6 +56,7 @@ pub struct Times {
 impl Default for Times {
     fn default() -> Self {
         Self {
+            gather: Duration::from_millis(1),
             beat: Duration::from_millis(50),
             silence: Duration::from_millis(300),
             join: Duration::from_millis(400),
@@ -160,56 +169,66 @@ impl Peers {
         self.outputs.pop_front()
     }
 
-    /// The number of the message that is published next.
-    #[must_use]
-    pub const fn next_number(&self) -> u64 {
-        self.number + 1
-    }
-
-    /// From which place on all that is used is to be told now, if it is.
-    #[must_use]
-    pub fn tells_from(&self, now: Timestamp) -> Option<usize> {
-        match self.telling {
+    /// The next message, if there is anything to say: of what the machine has granted, and of what
+    /// is used, if somebody does not know it.
+    pub fn publish<E>(&mut self, now: Timestamp, machine: &mut Machine<E>) -> Option<Message> {
+        let granted = machine.granted_since();
+        let is_urgent = granted.is_some_and(|(_, is_urgent)| is_urgent);
+        let from = match self.telling {
             Telling::No => None,
             Telling::Wanted => (now >= self.tell_at).then_some(0),
             Telling::From(place) => Some(place),
-        }
-    }
-
-    /// The next message, if there is anything to say: of what was granted; and of what is used,
-    /// where that was asked for, with the place to go on from.
-    pub fn publish(
-        &mut self,
-        now: Timestamp,
-        goes: Vec<Go>,
-        usage: Option<(Vec<Usage>, Option<usize>)>,
-    ) -> Option<Message> {
+        };
+        let is_due = granted.is_some_and(|(since, _)| now >= since + self.times.gather);
+        // What is used goes out with all that was granted: what came behind it would count twice.
+        let goes = if is_urgent || is_due || from.is_some() {
+            machine.take_granted(now, self.number + 1, GOES_MAX)
+        } else {
+            Vec::new()
+        };
+        let has_room = goes.len() <= GOES_BESIDE_USAGE && machine.granted_since().is_none();
+        let usage = from.filter(|_| has_room).map(|from| self.part(now, machine.usage(now, from)));
         if goes.is_empty() && usage.is_none() && !self.is_awaited && now < self.beat_at {
             return None;
         }
-        let part = usage.map(|(keys, next)| {
-            let is_first = self.telling == Telling::Wanted;
-            self.telling = next.map_or(Telling::No, Telling::From);
-            if next.is_none() {
-                self.tell_at = now + self.times.pause;
-            }
-            Part { is_first, is_last: next.is_none(), keys }
-        });
-        let is_urgent = self.standing.is_told && !goes.is_empty();
-        Some(self.message(now, (is_urgent, false), goes, part))
+        Some(self.message(now, (is_urgent, false), goes, usage))
     }
 
-    /// The last message: this server grants nothing any more. What it has granted goes with it.
-    pub fn leave(&mut self, now: Timestamp, goes: Vec<Go>) -> Message {
+    /// A last message, in which this server says that it grants nothing any more. While something
+    /// is left of what was granted, there is another one.
+    pub fn leave<E>(&mut self, now: Timestamp, machine: &mut Machine<E>) -> Message {
+        let goes = machine.take_granted(now, self.number + 1, GOES_MAX);
         self.message(now, (false, true), goes, None)
+    }
+
+    /// Whether there is more to tell of what is used, at once.
+    #[must_use]
+    pub fn goes_on_telling(&self, now: Timestamp) -> bool {
+        match self.telling {
+            Telling::No => false,
+            Telling::Wanted => now >= self.tell_at,
+            Telling::From(_) => true,
+        }
+    }
+
+    fn part(&mut self, now: Timestamp, usage: (Vec<Usage>, Option<usize>)) -> Part {
+        let (keys, next) = usage;
+        let is_first = self.telling == Telling::Wanted;
+        self.telling = next.map_or(Telling::No, Telling::From);
+        if next.is_none() {
+            self.tell_at = now + self.times.pause;
+        }
+        Part { is_first, is_last: next.is_none(), keys }
     }
 
     /// When to come back with a [`Peers::tick`] and [`Peers::publish`], if nothing happens before.
     #[must_use]
-    pub fn poll_timeout(&self) -> Timestamp {
+    pub fn poll_timeout<E>(&self, machine: &Machine<E>) -> Timestamp {
         let touched = self.others.iter().filter(|peer| peer.in_touch && !peer.is_gone());
         let silent_at = touched.map(|peer| peer.silent_at(&self.times)).min();
         let due = silent_at.map_or(self.beat_at, |at| at.min(self.beat_at));
+        let granted = machine.granted_since().map(|(since, _)| since + self.times.gather);
+        let due = granted.map_or(due, |at| at.min(due));
         if self.telling == Telling::Wanted { due.min(self.tell_at) } else { due }
     }
 

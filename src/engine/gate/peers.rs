@@ -43,6 +43,9 @@ impl<A> Gate<A> {
             return;
         }
         let standing = peered.standing;
+        if peered.granted.is_empty() {
+            (peered.since, peered.is_urgent) = (now, false);
+        }
         match peered.granted.last_mut() {
             Some((last, sum, at)) if *last == key => {
                 (*sum, *at) = (sum.saturating_add(permits), now);
@@ -51,6 +54,8 @@ impl<A> Gate<A> {
         }
         let rest = state.rest_mut();
         rest.untold = rest.untold.saturating_add(permits);
+        let untold = rest.untold;
+        peered.is_urgent |= standing.is_told && untold >= untold_max(standing, state) / 2;
         if standing.is_cut_off() {
             // A rate of which only a share may be used.
             for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
@@ -61,8 +66,9 @@ impl<A> Gate<A> {
         }
     }
 
-    pub(in crate::engine) fn has_granted(&self) -> bool {
-        self.peered.as_ref().is_some_and(|peered| !peered.granted.is_empty())
+    pub(in crate::engine) fn granted_since(&self) -> Option<(Timestamp, bool)> {
+        let peered = self.peered.as_ref().filter(|peered| !peered.granted.is_empty())?;
+        Some((peered.since, peered.is_urgent))
     }
 
     pub(in crate::engine) fn take_granted(
@@ -253,16 +259,13 @@ impl<A> Gate<A> {
             return None;
         }
         let untold = state.rest.as_ref().map_or(0, |rest| rest.untold);
-        let enforced = state.limits.iter().filter(|limit| !limit.shadow);
-        let most = enforced.map(|limit| standing.untold_max(limit.capacity())).min()?;
-        (untold > 0 && untold.saturating_add(cost) > most).then(|| now + LOOK_AGAIN)
+        let is_too_much = untold > 0 && untold.saturating_add(cost) > untold_max(standing, state);
+        is_too_much.then(|| now + LOOK_AGAIN)
     }
 
     /// How many permits of a key may be lent that the others do not know of.
     pub(super) fn lendable(&self, state: &KeyState) -> u64 {
-        let Some(peered) = &self.peered else { return u64::MAX };
-        let most = state.limits.iter().map(|limit| peered.standing.untold_max(limit.capacity()));
-        most.min().unwrap_or(1)
+        self.peered.as_ref().map_or(u64::MAX, |peered| untold_max(peered.standing, state))
     }
 
     /// The answer for those who want a lock.
@@ -293,6 +296,12 @@ impl<A> Gate<A> {
         }
         Some(now + Peering::HOLD)
     }
+}
+
+/// How many permits of a key may be granted that the others do not know of.
+fn untold_max(standing: Peering, state: &KeyState) -> u64 {
+    let enforced = state.limits.iter().filter(|limit| !limit.shadow);
+    enforced.map(|limit| standing.untold_max(limit.capacity())).min().unwrap_or(u64::MAX)
 }
 
 fn texts(limits: &Limits) -> Vec<std::sync::Arc<str>> {
