@@ -15,7 +15,6 @@ import bisect
 import contextlib
 import json
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from compare import process
 from measuring import Programs, Rounds, Verdict, judge
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
 SERVERS = 3
