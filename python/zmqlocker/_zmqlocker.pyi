@@ -342,6 +342,8 @@ class LockerServer:
         curve_key: str | PathLike[str] | None = None,
         clients: str | PathLike[str] | None = None,
         metrics: str | None = None,
+        peers: Sequence[str] | None = None,
+        peers_url: str | None = None,
     ) -> Self: ...
     @property
     def metrics_url(self, /) -> str | None: ...

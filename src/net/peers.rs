@@ -99,6 +99,13 @@ impl PeerLine {
             Error::Config { problem, .. } => Error::Config { argument: "peers_url", problem },
             error => error,
         })?;
+        if config.url.is_open_to_other_hosts() && security.is_none() {
+            log::warn!(
+                target: LOG, event = "open", url = endpoint.as_str();
+                "{endpoint} tells other hosts what is granted, without encryption and \
+                 authentication: give all servers a key where that is not wanted"
+            );
+        }
         let mut others = Vec::new();
         for url in &config.others {
             let socket = Socket::new(context, zmq::SUB)?;

@@ -1,7 +1,7 @@
 //! Servers that count for each other, in virtual time: what they tell is lost, late, doubled and
 //! out of order, some are cut off from others, on one side or on both, stop for a while, crash and
-//! start anew, and their clocks differ. All of them together keep to their limits. Mistakes that are
-//! planted are found.
+//! start anew, and their clocks differ. All of them together keep to their limits. Mistakes that
+//! are planted are found.
 //!
 //! `SIM_SEEDS=10000 cargo test --test peers_sim` tries more seeds than usual; `scripts/simulate
 //! 1000000 peers_sim` tries a million.

@@ -254,7 +254,7 @@ def test_locks_and_permits_that_are_held_are_refused(free_url: str) -> None:
 )
 def test_what_cannot_be_is_told(free_url: str, options: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        LockerServer(1, 1.0, **{"url": free_url, "block": False, **options})  # type: ignore[arg-type]
+        LockerServer(**{"url": free_url, "block": False, **options})  # type: ignore[arg-type]
 
 
 def test_the_command_tells_nobody_on_other_hosts_without_a_key() -> None:
