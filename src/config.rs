@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::access::{Clients, KeyPair};
 use crate::cluster::ServerName;
+use crate::cluster::peers::PEERS_MAX;
 use crate::engine::{Bounds, Rate, Rules};
 use crate::error::Error;
 use crate::observe::WatchAddress;
@@ -42,6 +43,8 @@ pub struct ServerConfig {
     pub security: Option<Security>,
     /// Its place among several servers, if there are others.
     pub member: Option<Member>,
+    /// The servers that count for each other with this one, if there are.
+    pub peers: Option<PeersConfig>,
 }
 
 /// A server's place among several that share the keys through a registry.
@@ -53,6 +56,69 @@ pub struct Member {
     pub name: Option<ServerName>,
     /// Where the others and clients find it; none, and it is where it serves.
     pub advertise: Option<Url>,
+}
+
+/// Servers that count for each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeersConfig {
+    /// Where this one tells the others what it grants.
+    pub url: Url,
+    /// Where they do.
+    pub others: Vec<Url>,
+}
+
+impl PeersConfig {
+    /// Other servers, for one that serves by these rules at `served`. Where it is not said at which
+    /// URL it tells them what it grants, that is the port after the one that is served.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if there are too many or none, if one is not a URL that others can reach,
+    /// or if there is a concurrency limit among the rules.
+    pub fn new(
+        served: &Url,
+        rules: &Rules,
+        url: Option<Url>,
+        others: Vec<Url>,
+    ) -> Result<Self, Error> {
+        let bad = |argument, problem: String| Err(Error::Config { argument, problem });
+        if others.is_empty() || others.len() > PEERS_MAX {
+            let problem = format!("must name 1 to {PEERS_MAX} servers, not {}", others.len());
+            return bad("peers", problem);
+        }
+        let unreachable = |url: &&Url| match url.place() {
+            Place::Inproc => true,
+            Place::Tcp { host, port } => host == "*" || port.is_none(),
+            Place::Ipc(_) => false,
+        };
+        if let Some(url) = others.iter().find(unreachable) {
+            return bad("peers", format!("must name a host and a port of each server, not {url}"));
+        }
+        let held = rules.iter().find(|(_, limits)| limits.has_concurrency());
+        if let Some((key, _)) = held {
+            let problem = format!(
+                "cannot serve the concurrency limit of {key:?}: whoever holds a permit must be \
+                 known to all, so use a registry for it, or one server"
+            );
+            return bad("peers", problem);
+        }
+        let url = match (url, served.place()) {
+            (Some(url), _) => url,
+            (None, Place::Tcp { host, port: Some(port @ 1..=65534) }) => {
+                Url::parse(&format!("tcp://{host}:{}", port + 1))?
+            }
+            (None, Place::Ipc(path)) => Url::parse(&format!("ipc://{path}.peers"))?,
+            (None, _) => {
+                let problem = format!("must be given: there is no port after that of {served}");
+                return bad("peers_url", problem);
+            }
+        };
+        if url.place() == Place::Inproc || served.place() == Place::Inproc {
+            let problem = "is of no use within one process: give the server a tcp:// or ipc:// URL";
+            return bad("peers", problem.to_owned());
+        }
+        Ok(Self { url, others })
+    }
 }
 
 /// A server's key, and the clients that it lets in.
@@ -77,6 +143,7 @@ impl ServerConfig {
             security: None,
             metrics: None,
             member: None,
+            peers: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::observe::WatchAddress;
 use crate::registry::RegistryUrl;
 
 /// The keys of a file.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "url",
     "patience",
     "data_dir",
@@ -28,6 +28,8 @@ const KEYS: [&str; 13] = [
     "in_seconds",
     "limits",
     "bounds",
+    "peers",
+    "peers_url",
 ];
 
 /// How many errors of one file are told; the rest are counted.
@@ -68,6 +70,10 @@ pub struct FileConfig {
     pub limits: Vec<(String, Limits)>,
     /// How much the server holds.
     pub bounds: SomeBounds,
+    /// The servers that count for each other with this one.
+    pub peers: Option<Vec<Url>>,
+    /// Where this one tells them what it grants.
+    pub peers_url: Option<Url>,
 }
 
 /// Which clients are let in by a server with a key.
@@ -160,6 +166,15 @@ impl Errors {
             rate: self.rate(table),
             limits: self.limits(table),
             bounds: self.bounds(table),
+            peers: self.value(table, "peers", |argument, value| match value {
+                DeValue::Array(urls) => {
+                    let url = |url: &Spanned<_>| Url::parse(string("peers", url.get_ref())?);
+                    urls.iter().map(url).collect()
+                }
+                other => wrong_type(argument, "a list of strings", other),
+            }),
+            peers_url: self
+                .value(table, "peers_url", |_, value| Url::parse(string("peers_url", value)?)),
         }
     }
 

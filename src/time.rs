@@ -37,6 +37,12 @@ impl Timestamp {
         Self(self.0.saturating_add(1))
     }
 
+    /// The instant that is so long before this one; none is before the origin.
+    #[must_use]
+    pub fn before(self, length: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// How long after `earlier` this instant is; nothing if it is not after.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

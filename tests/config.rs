@@ -13,6 +13,8 @@ use zmqlocker::registry::RegistryUrl;
 
 const WHOLE: &str = r#"
 url = "tcp://127.0.0.1:7777"
+peers = ["tcp://b:7778"]
+peers_url = "tcp://a:7778"
 patience = 0.2
 data_dir = "/var/lib/zmqlocker"
 curve_key = "/etc/zmqlocker/server.key"
@@ -66,6 +68,8 @@ fn a_file_says_all_that_a_server_can_be_told() {
         FileConfig::parse("zmqlocker.toml", WHOLE).unwrap(),
         FileConfig {
             url: Some(Url::parse("tcp://127.0.0.1:7777").unwrap()),
+            peers: Some(vec![Url::parse("tcp://b:7778").unwrap()]),
+            peers_url: Some(Url::parse("tcp://a:7778").unwrap()),
             patience: Some(Duration::from_millis(200)),
             metrics: Some(WatchAddress::parse("127.0.0.1:9464").unwrap()),
             data_dir: Some(PathBuf::from("/var/lib/zmqlocker")),
@@ -151,7 +155,7 @@ fn an_error_has_a_line_a_column_and_a_way_out() {
             "colour = true",
             "1:1: unknown key \"colour\": there are url, patience, data_dir, metrics, \
              curve_key, clients, registry, name, advertise, max_requests, in_seconds, limits, \
-             bounds",
+             bounds, peers, peers_url",
         ),
         ("[bounds]\nkey_max = 1", "2:1: unknown key \"key_max\": did you mean \"keys_max\"?"),
         ("[bounds]\nkeys_max = 0", "2:12: keys_max must be from 1 to 1000000000, not 0"),

@@ -345,6 +345,8 @@ class LockerServer:
         registry: str | None = None,
         name: str | None = None,
         advertise: str | None = None,
+        peers: Sequence[str] | None = None,
+        peers_url: str | None = None,
     ) -> Self: ...
     @property
     def metrics_url(self, /) -> str | None: ...

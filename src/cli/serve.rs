@@ -96,6 +96,19 @@ pub(super) struct Serve {
     /// Where clients and the other servers find this one. [default: the URL that it serves]
     #[arg(long, value_name = "URL", env = "ZMQLOCKER_ADVERTISE", hide_env_values = true)]
     advertise: Option<String>,
+    /// Where another server tells what it grants, which this one counts too; may be given several
+    /// times. All servers may be given the same list.
+    #[arg(
+        long = "peer",
+        value_name = "URL",
+        env = "ZMQLOCKER_PEERS",
+        hide_env_values = true,
+        value_delimiter = ';'
+    )]
+    peers: Vec<String>,
+    /// Where this server tells others what it grants. [default: the port after that of --url]
+    #[arg(long, value_name = "URL", env = "ZMQLOCKER_PEERS_URL", hide_env_values = true)]
+    peers_url: Option<String>,
     /// Serve other hosts although nothing is encrypted and everybody is let in.
     #[arg(long)]
     bind_anyway: bool,
@@ -143,6 +156,8 @@ impl Serve {
     }
 
     fn settings(self) -> Result<ServerSettings, Error> {
+        let peers = self.peers.iter().map(|url| url.trim()).filter(|url| !url.is_empty());
+        let peers = peers.map(Url::parse).collect::<Result<_, _>>()?;
         let patience = self.patience.map(|patience| Span::NotNegative.parse("patience", patience));
         Ok(ServerSettings {
             config: self.config,
@@ -159,6 +174,8 @@ impl Serve {
             bounds: some_bounds(&self.bounds)?,
             curve_key: self.curve_key,
             clients: self.clients.map(ClientList::from),
+            peers: Some(peers).filter(|peers: &Vec<_>| !peers.is_empty()),
+            peers_url: self.peers_url.as_deref().map(Url::parse).transpose()?,
         })
     }
 }
@@ -196,7 +213,18 @@ fn some_bounds(texts: &[String]) -> Result<SomeBounds, Error> {
 
 /// An error if other hosts could reach a server that lets everybody in.
 fn refuse_strangers(config: &ServerConfig) -> Result<(), Error> {
-    if !config.url.is_open_to_other_hosts() || config.security.is_some() {
+    if config.security.is_some() {
+        return Ok(());
+    }
+    if let Some(peers) = config.peers.as_ref().filter(|it| it.url.is_open_to_other_hosts()) {
+        let problem = format!(
+            "{} is open to other hosts, without encryption and authentication: give --curve-key, \
+             which is that of all the servers, or say --bind-anyway",
+            peers.url
+        );
+        return Err(Error::Config { argument: "peers_url", problem });
+    }
+    if !config.url.is_open_to_other_hosts() {
         return Ok(());
     }
     let problem = format!(

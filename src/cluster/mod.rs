@@ -1,9 +1,11 @@
-//! SANS-IO: which of several servers decides for which keys. No registry, socket or clock is here:
-//! what a registry has to be asked comes out, what it answered goes in.
+//! SANS-IO: which of several servers decides for which keys, or how several decide together. No
+//! registry, socket or clock is here: what has to be asked or told comes out, what was heard goes
+//! in.
 
 mod assignment;
 mod home;
 mod partition;
+pub mod peers;
 mod record;
 
 pub use home::{

@@ -154,7 +154,7 @@ impl<E> Machine<E> {
         self.gate.timers.next()
     }
 
-    fn run_timers(&mut self, now: Timestamp) {
+    pub(super) fn run_timers(&mut self, now: Timestamp) {
         while let Some(timer) = self.gate.timers.pop_due(now) {
             match timer {
                 Timer::Session(session) => self.check_silence(now, session),
@@ -201,6 +201,8 @@ impl<E> Machine<E> {
                 None => return,
             },
             Some(Asked::Cancelled) => return,
+            // It is not told that it waits: it has not asked for that.
+            Some(Asked::Waiting(_)) if !request.may_wait() => return,
             Some(Asked::Waiting(waiter)) => Reply::Queued { ahead: self.gate.ahead_of(*waiter) },
             Some(Asked::Answered(reply, _)) => reply.clone(),
         };
@@ -234,7 +236,7 @@ impl<E> Machine<E> {
         }
         let (waiter, ahead) = self.gate.handle(now, (asker, Some(id)), request)?;
         self.begin_wait(id, request_id, Asked::Waiting(waiter));
-        Some(Reply::Queued { ahead })
+        request.may_wait().then_some(Reply::Queued { ahead })
     }
 
     fn begin_wait(&mut self, id: SessionId, request: RequestId, waiting: Asked) {

@@ -17,6 +17,7 @@ mod look;
 mod machine;
 mod measure;
 mod partitions;
+mod peering;
 mod record;
 mod request;
 mod rules;
@@ -36,6 +37,7 @@ pub use lock::{LockPage, LockRequest, LockRow, Locks, Mode, Shape, Term};
 pub use machine::Machine;
 pub use measure::{Ending, Histogram, Measures, PatternCounts};
 pub use partitions::Gain;
+pub use peering::{Difference, Go, Left, Peering, Usage};
 pub use request::{
     Block, Code, Cost, Decision, Demand, GrantId, Hold, Problem, Reply, Request, RequestId, Wait,
 };

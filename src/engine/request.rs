@@ -250,6 +250,11 @@ impl Request<'_> {
 
     /// The most bytes that the text of one limit may have.
     pub const LIMIT_BYTES_MAX: usize = 256;
+
+    /// Whether whoever asks may have to wait for the answer, and be told so.
+    pub(super) const fn may_wait(&self) -> bool {
+        !matches!(self, Self::Acquire { wait: Wait::No, .. })
+    }
 }
 
 /// What a request hears.

@@ -118,6 +118,8 @@ pub(super) struct Rest {
     pub(super) reserved: u64,
     /// Whether the limits were set for this key alone, while the server runs.
     pub(super) own_limits: bool,
+    /// How many permits were granted of which not all other servers have said that they know.
+    pub(super) untold: u64,
 }
 
 impl KeyState {
@@ -174,6 +176,7 @@ impl Rest {
             && self.queue.is_empty()
             && self.blocks == 0
             && self.reserved == 0
+            && self.untold == 0
             && !self.own_limits
     }
 }

@@ -23,6 +23,9 @@ const TIDY_AT_MIN: usize = 1024;
 /// How libzmq calls the server when it asks about a client.
 const DOMAIN: &str = "zmqlocker";
 
+/// And about another server.
+const PEERS_DOMAIN: &str = "zmqlocker-peers";
+
 /// Answers libzmq whether clients are let in, and knows them by the keys of their messages.
 ///
 /// It lives in the thread that serves: a list that is taken up counts from the next message on, and
@@ -30,6 +33,8 @@ const DOMAIN: &str = "zmqlocker";
 pub(super) struct Guard {
     socket: Socket,
     clients: Clients,
+    /// The key of this server, and of all that count for each other with it.
+    own: PublicKey,
     /// Whose a session is: nobody else may go on with it.
     owners: HashMap<SessionId, PublicKey>,
     /// With so many, those of sessions that are no more are forgotten.
@@ -41,6 +46,22 @@ pub(super) struct Guard {
 pub(super) struct Sender {
     pub(super) key: PublicKey,
     pub(super) client: Arc<Client>,
+}
+
+/// Gives the socket on which a server tells others what it grants the server's key: those are let
+/// in that have the same.
+pub(super) fn secure_publisher(socket: &zmq::Socket, security: &Security) -> zmq::Result<()> {
+    socket.set_curve_server(true)?;
+    socket.set_curve_secretkey(&security.keys.secret_bytes())?;
+    socket.set_zap_domain(PEERS_DOMAIN)
+}
+
+/// Gives the socket on which it hears another one that key.
+pub(super) fn secure_subscriber(socket: &zmq::Socket, security: &Security) -> zmq::Result<()> {
+    let public = security.keys.public();
+    socket.set_curve_serverkey(public.bytes())?;
+    socket.set_curve_publickey(public.bytes())?;
+    socket.set_curve_secretkey(&security.keys.secret_bytes())
 }
 
 impl Guard {
@@ -60,8 +81,8 @@ impl Guard {
         let socket = Socket::new(context, zmq::ROUTER)?;
         socket.options().set_linger(0).map_err(|error| system("open a socket", error))?;
         socket.bind(&Url::parse(zap::ENDPOINT)?)?;
-        let clients = security.clients.clone();
-        Ok(Self { socket, clients, owners: HashMap::new(), tidy_at: TIDY_AT_MIN })
+        let (clients, own) = (security.clients.clone(), security.keys.public());
+        Ok(Self { socket, clients, own, owners: HashMap::new(), tidy_at: TIDY_AT_MIN })
     }
 
     pub(super) fn register(&self, registry: &Registry, token: Token) -> Result<(), Error> {
@@ -80,7 +101,11 @@ impl Guard {
             }
             // Nothing but libzmq can ask within the server's context, and it asks about keys only.
             let Some(question) = Question::parse(&message) else { continue };
-            let is_let_in = self.clients.find(&question.key).is_some();
+            let is_let_in = if question.domain == PEERS_DOMAIN.as_bytes() {
+                question.key == self.own
+            } else {
+                self.clients.find(&question.key).is_some()
+            };
             if !is_let_in {
                 denied(question.address, &question.key);
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mio::{Poll, Waker};
+use mio::{Poll, Registry, Waker};
 
 use crate::access::Clients;
 use crate::config::{Place, ServerConfig, Url};
@@ -24,6 +24,7 @@ use crate::net::joining;
 use crate::net::journal::Journal;
 use crate::net::ledger::{Found, Ledger};
 use crate::net::metrics::{Metrics, MetricsPort};
+use crate::net::peers::PeerLine;
 use crate::net::service::{ALARM, GUARD, SOCKET, Service, WAKER};
 use crate::net::showing::Showing;
 use crate::net::socket::{Events, Socket};
@@ -109,9 +110,7 @@ impl Server {
         if let Some(guard) = &guard {
             guard.register(poll.registry(), GUARD)?;
         }
-        let waker = Waker::new(poll.registry(), WAKER);
-        let waker = waker.map_err(|error| Error::system("watch a socket", &error))?;
-        let control = Arc::new(Control::new(waker));
+        let control = Arc::new(Control::new(poll.registry())?);
 
         let alarm = Alarm::new(poll.registry(), ALARM)
             .map_err(|error| Error::system("set an alarm", &error))?;
@@ -120,6 +119,7 @@ impl Server {
         let (mut machine, kept) = take_up(now, config)?;
         let (ledger, found) = kept.unzip();
         let homes = joining::join(config, (&endpoint, number), &control, &mut machine)?;
+        let peers = PeerLine::of(now, number, (&context, poll.registry()), config)?;
         let mut journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
         let (metrics, showing) = watch(now, config, &control, &mut journal)?;
         if let Some(found) = found {
@@ -136,6 +136,7 @@ impl Server {
             machine,
             ledger,
             homes,
+            peers,
             awaited: 0,
             drained_at: None,
             sessions_max: config.bounds.sessions_max,
@@ -320,8 +321,10 @@ pub(super) struct Reload {
 }
 
 impl Control {
-    fn new(waker: Waker) -> Self {
-        Self {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        let waker = Waker::new(registry, WAKER);
+        let waker = waker.map_err(|error| Error::system("watch a socket", &error))?;
+        Ok(Self {
             stop: AtomicBool::new(false),
             drain: Mutex::new(None),
             turns: AtomicU64::new(0),
@@ -333,7 +336,7 @@ impl Control {
             finished: Condvar::new(),
             joined: AtomicBool::new(false),
             traffic: Traffic::default(),
-        }
+        })
     }
 
     /// Has the thread of the server look at what there is to do.

@@ -21,6 +21,7 @@ use crate::net::guard::{Guard, Sender};
 use crate::net::homes::Homes;
 use crate::net::journal::Journal;
 use crate::net::ledger::Ledger;
+use crate::net::peers::PeerLine;
 use crate::net::records::Entry;
 use crate::net::room::too_fast;
 use crate::net::server::{Control, Reload};
@@ -48,6 +49,9 @@ pub(super) const WAKER: Token = Token(1);
 pub(super) const ALARM: Token = Token(2);
 pub(super) const GUARD: Token = Token(3);
 pub(super) const FORWARD: Token = Token(4);
+
+/// Of the first of the other servers.
+pub(super) const PEERS: usize = 5;
 
 /// Tells those who wait for the end of a server, however it comes.
 struct Finish {
@@ -95,6 +99,8 @@ pub(super) struct Service {
     pub(super) ledger: Option<Ledger>,
     /// Its place among several servers, if there are others.
     pub(super) homes: Option<Box<Homes>>,
+    /// The other servers that count for each other with this one, if there are.
+    pub(super) peers: Option<PeerLine>,
     /// When it stops, if it is to, though somebody waits or holds something.
     pub(super) drained_at: Option<Timestamp>,
     /// The number of the record for which the next answers wait.
@@ -132,26 +138,30 @@ impl Service {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
-        let mut events = Events::with_capacity(4);
+        let mut events = Events::with_capacity(8);
         while !self.is_done() {
             self.control.turns.fetch_add(1, Ordering::Relaxed);
             // Who has seen other clients let in and connects then is let in by them.
             self.reload();
             self.keep_home()?;
             let all_admitted = self.admit()?;
+            let all_heard = self.hear_peers()?;
             let (messages, all_taken) = self.take_in()?;
             if let Some(showing) = &mut self.showing {
                 showing.took(messages);
             }
-            self.tick()?;
+            self.tick();
+            let all_told = self.tell_peers()?;
+            self.set_alarm()?;
             let sent = self.send_answers()?;
             self.show();
             // To send is to look at the socket: what came meanwhile would not wake this thread.
-            if all_admitted && all_taken && !sent {
+            if all_admitted && all_heard && all_taken && all_told && !sent {
                 self.wait(&mut events)?;
             }
         }
         self.handle(self.clock.now(), Input::Close);
+        self.leave_peers()?;
         self.send_answers()?;
         self.settle()
     }
@@ -361,9 +371,8 @@ impl Service {
         self.handle(self.clock.now(), Input::Rules(rules));
     }
 
-    /// Lets the engine see the time if it asked for it, and has the alarm set to when it wants to
-    /// see it again.
-    fn tick(&mut self) -> Result<(), Error> {
+    /// Lets the engine see the time if it asked for it.
+    fn tick(&mut self) {
         let mut due = self.machine.poll_timeout();
         while let Some(at) = due {
             let now = self.clock.now();
@@ -373,10 +382,15 @@ impl Service {
             self.handle(now, Input::Tick);
             due = self.machine.poll_timeout();
         }
+    }
+
+    /// Has the alarm set to when something is due.
+    fn set_alarm(&mut self) -> Result<(), Error> {
+        let due = self.machine.poll_timeout().into_iter().chain(self.drained_at);
         let now = self.clock.now();
         let homes = self.homes.as_ref().and_then(|homes| homes.poll_timeout(now));
-        let due = due.into_iter().chain(self.drained_at).chain(homes).min();
-        self.alarm.set(due).map_err(|error| Error::system("set an alarm", &error))
+        let due = due.chain(homes).chain(self.peers_timeout());
+        self.alarm.set(due.min()).map_err(|error| Error::system("set an alarm", &error))
     }
 
     pub(super) fn handle(&mut self, now: Timestamp, input: Input<'_, '_, Envelope>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::access::Clients;
 use crate::cluster::ServerName;
-use crate::config::{Member, Security, ServerConfig, Url};
+use crate::config::{Member, PeersConfig, Security, ServerConfig, Url};
 pub use crate::config_file::ClientList;
 use crate::config_file::FileConfig;
 use crate::engine::{Bounds, Limits, Rate, Rules, SomeBounds};
@@ -53,6 +53,10 @@ pub struct ServerSettings {
     pub curve_key: Option<PathBuf>,
     /// Which clients are let in.
     pub clients: Option<ClientList>,
+    /// The servers that count for each other with this one.
+    pub peers: Option<Vec<Url>>,
+    /// Where this one tells them what it grants.
+    pub peers_url: Option<Url>,
 }
 
 impl ServerSettings {
@@ -70,14 +74,31 @@ impl ServerSettings {
         let registry = self.registry.clone().or(file.registry);
         let name = self.name.clone().or(file.name);
         let advertise = self.advertise.clone().or(file.advertise);
+        let rules = self.rules(file.limits, file.rate)?;
+        let url = url.map_or_else(|| Url::parse(default_url), Ok)?;
+        let peers_url = self.peers_url.clone().or(file.peers_url);
+        let peers = match self.peers.clone().or(file.peers).filter(|peers| !peers.is_empty()) {
+            Some(peers) => Some(PeersConfig::new(&url, &rules, peers_url, peers)?),
+            None if peers_url.is_some() => {
+                let problem = "needs peers: the URLs of the other servers".to_owned();
+                return Err(Error::Config { argument: "peers_url", problem });
+            }
+            None => None,
+        };
+        let member = member(registry, name, advertise)?;
+        if peers.is_some() && member.is_some() {
+            let problem = "goes without a registry: with one, each key has one server that decides";
+            return Err(Error::Config { argument: "peers", problem: problem.to_owned() });
+        }
         Ok(ServerConfig {
-            rules: self.rules(file.limits, file.rate)?,
-            url: url.map_or_else(|| Url::parse(default_url), Ok)?,
+            rules,
+            url,
+            peers,
             patience: self.patience.or(file.patience).unwrap_or_default(),
             data_dir: self.data_dir.clone().or(file.data_dir),
             security: security(curve_key.as_deref(), clients.as_ref())?,
             metrics: self.metrics.or(file.metrics),
-            member: member(registry, name, advertise)?,
+            member,
             bounds: self.bounds.over(file.bounds.over(Bounds::default())),
         })
     }

@@ -61,6 +61,10 @@ const SLICE: Duration = Duration::from_millis(50);
 /// "etcd://HOST:2379": all of them share the keys then. `name` is the server's own among them, the
 /// host and the port unless it is given, and `advertise` the URL by which clients and the others
 /// find it, if that is not `url`. docs/several-servers.md has more.
+///
+/// `peers` is where other servers tell what they grant: this one counts it too, so that all of them
+/// keep to one limit. It tells them at `peers_url`: the port after that of `url` unless another one
+/// is given. All servers may be given the same list. docs/peers.md says what that promises.
 #[pyclass(frozen, subclass, weakref, module = "zmqlocker")]
 pub(super) struct LockerServer {
     server: Arc<Server>,
@@ -73,7 +77,8 @@ impl LockerServer {
     #[pyo3(text_signature = "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', \
                              *, limits=None, config=None, block=True, patience=0.0, \
                              data_dir=None, bounds=None, curve_key=None, clients=None, \
-                             metrics=None, registry=None, name=None, advertise=None)")]
+                             metrics=None, registry=None, name=None, advertise=None, \
+                             peers=None, peers_url=None)")]
     #[pyo3(signature = (
         max_requests=Given::Nothing, in_seconds=Given::Nothing, url=Given::Nothing, *,
         limits: "Mapping[str, str | Limit | Sequence[str | Limit]] | None" = None,
@@ -81,7 +86,8 @@ impl LockerServer {
         data_dir: "str | PathLike[str] | None" = None, bounds: "dict[str, int] | None" = None,
         curve_key: "str | PathLike[str] | None" = None,
         clients: "str | PathLike[str] | None" = None,
-        metrics=None, registry=None, name=None, advertise=None
+        metrics=None, registry=None, name=None, advertise=None,
+        peers: "Sequence[str] | None" = None, peers_url: "str | None" = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python's are named")]
     fn new(
@@ -101,6 +107,8 @@ impl LockerServer {
         registry: Option<&str>,
         name: Option<&str>,
         advertise: Option<&str>,
+        peers: Option<Vec<String>>,
+        peers_url: Option<&str>,
     ) -> PyResult<Self> {
         let rate = match (max_requests, in_seconds) {
             (Given::Nothing, Given::Nothing) => None,
@@ -128,6 +136,10 @@ impl LockerServer {
             bounds: some_bounds(bounds.unwrap_or_default())?,
             curve_key,
             clients: clients.map(ClientList::from),
+            peers: peers
+                .map(|urls| urls.iter().map(|url| Url::parse(url)).collect())
+                .transpose()?,
+            peers_url: peers_url.map(Url::parse).transpose()?,
         };
         let config = settings.resolve()?;
         let server = Arc::new(py.detach(|| Server::start(&config))?);

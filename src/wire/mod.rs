@@ -6,6 +6,7 @@ pub mod homes;
 mod item;
 mod lock;
 mod message_pack;
+pub mod peers;
 pub mod reply;
 pub mod request;
 pub mod seed;

@@ -23,6 +23,8 @@ const VERSION: &[u8] = b"1.0";
 pub struct Question<'a> {
     sender: &'a [u8],
     id: &'a [u8],
+    /// What the socket that asks is called.
+    pub domain: &'a [u8],
     /// The network address that the client connects from; empty where there is none.
     pub address: &'a str,
     /// The client's public key. Libzmq has seen that the client has the secret one.
@@ -42,6 +44,7 @@ impl<'a> Question<'a> {
         is_one.then_some(Self {
             sender: frame(0)?,
             id: frame(3)?,
+            domain: frame(4)?,
             address: std::str::from_utf8(frame(5)?).unwrap_or_default(),
             key: PublicKey::new(key),
         })

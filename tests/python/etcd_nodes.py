@@ -76,7 +76,7 @@ class EtcdNodes:
         while time.monotonic() < until:
             for name in self.names:
                 status = self._status(name)
-                if status and status["leader"] == status["header"]["member_id"]:
+                if status and status.get("leader") == status["header"]["member_id"]:
                     return name
         pytest.fail("etcd has no leader")
 

@@ -3,6 +3,7 @@
 mod curve;
 mod golden;
 mod looks;
+mod peers;
 mod replies;
 mod requests;
 mod seed;

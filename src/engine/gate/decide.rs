@@ -75,6 +75,9 @@ impl<A> Gate<A> {
             if let Some(until) = rest.and_then(|rest| rest.frozen_until) {
                 consider(until, None);
             }
+            if let Some(until) = self.untold_until(now, state, *cost) {
+                consider(until, None);
+            }
             if state.space() == Space::Locks {
                 consider(self.grace_until, None);
             }
@@ -84,7 +87,7 @@ impl<A> Gate<A> {
     }
 
     /// When one limit of a key can grant `cost` after `ahead` others.
-    fn earliest(
+    pub(super) fn earliest(
         &self,
         now: Timestamp,
         (state, place): (&KeyState, usize),
@@ -94,7 +97,8 @@ impl<A> Gate<A> {
     ) -> Timestamp {
         let kind = &state.limits.at(place).kind;
         let Kind::Concurrency(at_once) = kind else {
-            return state.meters[place].earliest(now, kind, ahead, cost);
+            let (kind, ahead, cost) = self.shared(*kind, ahead, cost);
+            return state.meters[place].earliest(now, &kind, ahead, cost);
         };
         let held = state.holders.held();
         let wanted = held.saturating_add(ahead).saturating_add(cost);
@@ -190,7 +194,7 @@ impl<A> Gate<A> {
             marks.push(if refused { 0 } else { meter.charge(now, &limit.kind, cost) });
         }
         let version = state.version;
-        self.record_use(now, key, cost);
+        self.took(now, key, cost);
         Some(Charge { key, version, cost, marks })
     }
 
@@ -265,7 +269,7 @@ impl<A> Gate<A> {
             let meter = &state.meters[place];
             let left = match &limit.kind {
                 Kind::Concurrency(at_once) => at_once.get().saturating_sub(held),
-                kind => meter.remaining(now, kind),
+                kind => self.remaining(now, meter, kind),
             };
             if left < remaining {
                 (remaining, tightest) = (left, place);

@@ -70,6 +70,7 @@ impl<A> Gate<A> {
         wanted: u64,
     ) -> Option<(Claims, u64, Duration)> {
         let remaining = self.state_of(now, &Parts::from_elem((key, 1), 1), 0).remaining;
+        let wanted = wanted.min(self.lendable(self.table.get(key)?));
         let state = self.table.get_mut(key)?;
         let sharers = state.rest.as_ref().map_or(0, |rest| rest.blocks) + 1;
         let mut permits = wanted.min(remaining.div_ceil(sharers.max(2))).max(1);
@@ -93,7 +94,7 @@ impl<A> Gate<A> {
                 self.said.push_back(Said::WouldRefuse { key, limit });
             }
         }
-        self.record_use(now, key, permits);
+        self.took(now, key, permits);
         (permits > 0).then_some((claims, permits, valid_for))
     }
 

@@ -12,6 +12,7 @@ mod hold;
 mod homes;
 mod lend;
 mod lock;
+mod peers;
 mod queue;
 mod reclaim;
 mod record;
@@ -37,6 +38,7 @@ use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::lock::Shape;
 use crate::engine::measure::{Ending, Measures, PatternId};
+use crate::engine::peering::Peered;
 use crate::engine::request::{
     Code, Decision, Demand, GrantId, Hold, Problem, Reply, Request, Wait,
 };
@@ -112,6 +114,8 @@ pub(super) struct Gate<A> {
     measures: Measures,
     /// Which keys it decides for, where several servers share them; all of them otherwise.
     homes: Option<Box<Homes>>,
+    /// What there is to know of other servers that grant permits of the same keys, if there are.
+    peered: Option<Box<Peered>>,
     said: VecDeque<Said<A>>,
 }
 
@@ -140,6 +144,7 @@ impl<A> Gate<A> {
             busiest: Busiest::default(),
             measures: Measures::new(bounds.patterns_max),
             homes: None,
+            peered: None,
             said: VecDeque::new(),
         }
     }
@@ -152,6 +157,9 @@ impl<A> Gate<A> {
         request: &Request<'_>,
     ) -> Option<(WaiterId, u64)> {
         let answered = match request {
+            Request::Lock { .. } | Request::Reclaim { .. } if self.peered.is_some() => {
+                Err(Self::no_locks())
+            }
             Request::Acquire { demand, wait, hold } => {
                 return self.acquire(now, asker, owner, demand, *wait, *hold);
             }
@@ -304,6 +312,7 @@ impl<A> Gate<A> {
             }),
             Wait::UpTo(length) => Some(now + length),
         };
+        let deadline = deadline.or_else(|| self.held_until(now, &ask.parts));
         match deadline {
             None => {
                 let decision = self.refusal(now, &ask.parts, &verdict);

@@ -187,7 +187,7 @@ impl<A> Gate<A> {
         for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
             meter.charge(now, &limit.kind, permits);
         }
-        self.record_use(now, charge.key, permits);
+        self.took(now, charge.key, permits);
     }
 }
 

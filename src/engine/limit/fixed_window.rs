@@ -119,6 +119,49 @@ impl Slot {
         Claim { permits, valid_for: self.ends_at.since(now), mark }
     }
 
+    /// How long ago the slot opened.
+    pub(super) fn age(&self, now: Timestamp, rate: Rate) -> Duration {
+        now.since(self.ends_at.before(rate.in_seconds()))
+    }
+
+    /// Counts permits of a slot that another server has opened so long ago.
+    pub(super) fn count_in(&mut self, now: Timestamp, rate: Rate, age: Duration, permits: u64) {
+        if let Some(used) = self.meet(now, rate, now.before(age) + rate.in_seconds()) {
+            self.used = used.saturating_add(permits);
+        }
+    }
+
+    /// Takes over what another server has counted of a slot that has so long left.
+    pub(super) fn take_over(&mut self, now: Timestamp, rate: Rate, left: Duration, used: u64) {
+        if let Some(ours) = self.meet(now, rate, now + left.min(rate.in_seconds())) {
+            self.used = ours.max(used);
+        }
+    }
+
+    /// Makes this slot and another server's, which ends then, the same: what is used of this one
+    /// for that. `None` if the other one is over, and of no account.
+    ///
+    /// Servers open a slot within the time that a message takes of each other, so the slot that is
+    /// open here and one that opened about a slot's length later are two; those that opened less
+    /// than half a length apart are one, and it goes on here as it began.
+    fn meet(&mut self, now: Timestamp, rate: Rate, ends_at: Timestamp) -> Option<u64> {
+        if ends_at < now {
+            return None;
+        }
+        if self.is_over(now) {
+            *self = Self { used: 0, ends_at };
+            return Some(0);
+        }
+        let later = ends_at.since(self.ends_at);
+        if later > rate.in_seconds() / 2 {
+            // The time of this one is up, or nearly so.
+            let is_up = later > rate.in_seconds() * 7 / 8;
+            let used = if is_up { 0 } else { self.used };
+            *self = Self { used, ends_at };
+        }
+        Some(self.used)
+    }
+
     /// The same slot under another rate: what was used stays, and so does the instant at which it
     /// opened.
     pub(super) fn adopt(self, now: Timestamp, old: Rate, rate: Rate) -> Self {

@@ -182,6 +182,18 @@ impl Gcra {
         Some(u64::try_from(permits).unwrap_or(u64::MAX))
     }
 
+    /// Everything is worked off then, or later; but no more than the burst is.
+    pub(super) fn take_over(
+        &mut self,
+        now: Timestamp,
+        (rate, burst): (Rate, u64),
+        arrival: Timestamp,
+    ) {
+        let full = fine(now, rate).saturating_add(cell(rate).saturating_mul(u128::from(burst)));
+        let theirs = fine(arrival, rate).min(full);
+        self.arrival = Fine::new(self.arrival.value().max(theirs));
+    }
+
     /// A debt of so many permits.
     pub(super) fn of_usage(now: Timestamp, rate: Rate, used: u64) -> Self {
         let debt = cell(rate).saturating_mul(u128::from(used));

@@ -4,6 +4,7 @@ mod fixed_window;
 mod gcra;
 mod grammar;
 mod meter;
+mod outside;
 mod rate;
 mod sliding_window;
 mod snapshot;

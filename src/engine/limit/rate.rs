@@ -52,6 +52,11 @@ impl Rate {
         }
     }
 
+    /// The same with so many permits.
+    pub(in crate::engine) const fn of(self, max_requests: u64) -> Self {
+        Self { max_requests, ..self }
+    }
+
     /// How many permits there are.
     #[must_use]
     pub const fn max_requests(self) -> u64 {

@@ -189,6 +189,60 @@ impl SlidingLog {
         self.used -= take_out(now, &mut self.lent, claim.mark, unused);
     }
 
+    /// Counts permits that another server has granted so long ago.
+    pub(super) fn count_in(&mut self, now: Timestamp, rate: Rate, age: Duration, permits: u64) {
+        self.expire(now);
+        let until = now.before(age) + rate.in_seconds();
+        if until < now {
+            return;
+        }
+        if self.grants.back().is_none_or(|last| last.until <= until) {
+            self.charge(now.before(age), rate, permits);
+            return;
+        }
+        let permits = permits.min(u64::MAX - self.used);
+        self.used += permits;
+        let place = self.grants.partition_point(|entry| entry.until < until);
+        let together = rate.in_seconds() / u32::try_from(LOG_MAX).unwrap_or(u32::MAX);
+        match self.grants.get_mut(place) {
+            Some(next) if next.until == until || next.until.since(until) < together => {
+                next.permits += permits;
+            }
+            _ => self.grants.insert(place, Entry { until, permits }),
+        }
+    }
+
+    /// Takes over what another server has counted, in its order: at each instant the larger of the
+    /// two counts from now on.
+    pub(super) fn take_over(&mut self, now: Timestamp, rate: Rate, theirs: Vec<(Timestamp, u64)>) {
+        self.expire(now);
+        let ours = self.entries(now, false);
+        let (mut ours, mut theirs) = (ours.into_iter().rev(), theirs.into_iter().rev());
+        let (mut our_next, mut their_next) = (ours.next(), theirs.next());
+        let (mut our_sum, mut their_sum, mut sum): (u64, u64, u64) = (0, 0, 0);
+        let mut entries = VecDeque::new();
+        // From the last instant on backwards: how much counts until then, or longer.
+        while let Some(until) = our_next.max(their_next).map(|(until, _)| until) {
+            while let Some((_, permits)) = our_next.filter(|(at, _)| *at >= until) {
+                our_sum = our_sum.saturating_add(permits);
+                our_next = ours.next();
+            }
+            while let Some((_, permits)) = their_next.filter(|(at, _)| *at >= until) {
+                their_sum = their_sum.saturating_add(permits);
+                their_next = theirs.next();
+            }
+            let more = our_sum.max(their_sum) - sum;
+            if more > 0 {
+                entries.push_front((until, more));
+                sum += more;
+            }
+        }
+        let entries = Vec::from(entries);
+        if let Some(log) = Self::restore(now, rate, &entries, 0) {
+            *self = Self { newest_begun: self.newest_begun, ..log };
+        }
+    }
+
     /// The log under another rate: each grant counts as long as it would have from the start.
     pub(super) fn adopt(&self, now: Timestamp, old: Rate, rate: Rate) -> Self {
         let moved = |entry: &Entry| {
