@@ -31,8 +31,8 @@ pub(super) fn is_there() -> bool {
 
 /// The terminal while the view has it.
 pub(super) struct Screen {
-    /// Never dropped: it would tell what goes wrong then on the standard error, and panic where that
-    /// is a terminal that was hung up. The guard does what is to be done.
+    /// Never dropped: it would tell the standard error what goes wrong then, and panic where that
+    /// was hung up. The guard does what is to be done.
     terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>,
     palette: Palette,
     keyboard: Keyboard,
