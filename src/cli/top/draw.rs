@@ -148,15 +148,30 @@ fn lists(model: &Model, sample: &Sample, pen: &mut Pen<'_>, below: usize) {
         }
         return;
     }
-    // A title and the names of the columns, and of an empty list the title alone.
-    let whole = |lines: &[Line]| 1 + if lines.is_empty() { 0 } else { 1 + lines.len() };
-    let others = all.iter().filter(|(subject, _)| *subject != model.focus);
-    let share = LINES_MIN.max(room / 5) + 2;
-    let others: usize = others.map(|(_, lines)| whole(lines).min(share)).sum();
-    for (subject, lines) in &all {
-        let most = if *subject == model.focus { room - others } else { share };
-        list(model, sample, pen, (*subject, lines), whole(lines).min(most));
+    for ((subject, lines), room) in all.iter().zip(rooms(model.focus, &all, room)) {
+        list(model, sample, pen, (*subject, lines), room);
     }
+}
+
+/// How many lines each list has: the one with the focus what it needs, the others at least a few, and
+/// what is left.
+fn rooms(focus: Subject, lists: &[(Subject, Vec<Line>); 3], room: usize) -> [usize; 3] {
+    let share = LINES_MIN.max(room / 5) + 2;
+    // A title and the names of the columns, and of an empty list the title alone.
+    let needed = [0, 1, 2].map(|place| match lists[place].1.len() {
+        0 => 1,
+        lines => lines + 2,
+    });
+    let mut rooms = needed.map(|needed| needed.min(share));
+    let mut left = room.saturating_sub(rooms.iter().sum());
+    let has_focus = |place: &usize| lists[*place].0 == focus;
+    let in_turn = (0..3).filter(has_focus).chain((0..3).filter(|place| !has_focus(place)));
+    for place in in_turn {
+        let more = (needed[place] - rooms[place]).min(left);
+        rooms[place] += more;
+        left -= more;
+    }
+    rooms
 }
 
 /// A list, in so many lines.
@@ -317,12 +332,11 @@ mod tests {
     fn a_screen_shows_the_server_its_keys_locks_and_clients() {
         let lines = screen(&model(), (80, 32), 19);
         assert_eq!(
-            lines[..4],
+            lines[..3],
             [
-                "zmqlocker 0.1.0   tcp://127.0.0.1:7777   up 1h02m   security none   durable",
-                "allowed 148, 3.0/s   refused 17, 0.0/s   waiting 0   keys 12   leases 0",
-                "clients 2",
-                "problems 0, 0 by a bound   bad messages 3   round trip 0.41 ms (0.41/0.41/0.41)",
+                "zmqlocker 0.1.0  tcp://127.0.0.1:7777  up 1h02m  security none  durable",
+                "allowed 148, 3.0/s  refused 17, 0.0/s  waiting 0  keys 12  leases 0  clients 2",
+                "problems 0, 0 by a bound  bad messages 3  round trip 0.41 ms (0.41/0.41/0.41)",
             ]
         );
         let load = find(&lines, "load");
@@ -330,7 +344,7 @@ mod tests {
         let header = find(&lines, "KEY");
         let names = ["KEY", "RATE▼", "LAST MINUTE", "ALLOWED", "REFUSED", "WAIT", "HELD", "LEFT"];
         assert_eq!(header.split_whitespace().collect::<Vec<_>>().join(" "), names.join(" "));
-        let openai = find(&lines[7..], "openai");
+        let openai = find(&lines[5..], "openai");
         assert!(openai.contains("10.0") && openai.contains("▇███"), "{openai}");
         assert!(openai.ends_with("109        10      2      1     18"), "{openai}");
         let invoice = find(&lines, "invoice:42").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -338,13 +352,13 @@ mod tests {
         let client = find(&lines, "812").split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(client, "nightly 812 1m30s 0.9s 2 1 10.0.0.7 web2");
         assert_eq!(lines[30], "openai: 500/min sliding, unused in 12.0s");
-        assert!(lines[31].starts_with("q quit   / filter   s sort"), "{}", lines[31]);
+        assert!(lines[31].starts_with("q quit  / filter  s sort"), "{}", lines[31]);
     }
 
     #[test]
     fn a_wide_key_pushes_nothing_out_of_its_column_and_does_nothing_to_a_terminal() {
         let lines = screen(&model(), (80, 32), 19);
-        let [wide, narrow] = ["鍵", "openai"].map(|name| find(&lines[7..], name));
+        let [wide, narrow] = ["鍵", "openai"].map(|name| find(&lines[5..], name));
         assert!(wide.starts_with("鍵\u{fffd}[2J "), "{wide}");
         let before = |line: &str| columns(line.split("10.0").next().unwrap());
         assert_eq!(before(wide), before(narrow));
@@ -380,6 +394,10 @@ mod tests {
         assert!(find(&lines, "key-59").contains("10.0"));
         assert!(lines.iter().all(|line| !line.contains("key-00")));
         assert!(find(&lines, "invoice:42").contains("nightly"), "the other lists stay");
+        // What the list with the focus does not need is for the others.
+        model.handle_press(Press::Tab);
+        let lines = screen(&model, (80, 60), 0);
+        assert!(find(&lines, "key-40").contains("10.0") && lines[57].contains("worker-3"));
     }
 
     #[test]
@@ -410,7 +428,7 @@ mod tests {
             find(&lines, "busiest"),
             "keys: the 1 busiest of 12, with \"ope\" in their names"
         );
-        assert_eq!(lines[23], "filter: ope_   Enter keep   Esc drop");
+        assert_eq!(lines[23], "filter: ope_  Enter keep  Esc drop");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const RATE_SECONDS: usize = 5;
 const BARS_MAX: usize = 60;
 
 /// What stands between two facts in a line.
-const BETWEEN: &str = "   ";
+const BETWEEN: &str = "  ";
 
 /// The lines about the server, each at most so wide.
 pub(super) fn header(shown: &Shown, width: usize) -> Vec<String> {
@@ -110,7 +110,7 @@ fn wrap(facts: &[String], width: usize) -> Vec<String> {
 /// What keys do, or what is typed.
 pub(super) fn help(model: &Model, width: usize) -> String {
     if model.typing {
-        let text = format!("filter: {}_   Enter keep   Esc drop", model.filter);
+        let text = format!("filter: {}_  Enter keep  Esc drop", model.filter);
         return shortened(&harmless(&text), width);
     }
     let keys = [
@@ -133,7 +133,7 @@ mod tests {
     fn facts_fill_lines_and_none_is_wider() {
         let facts =
             ["allowed 1", "refused 2", "鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵", ""].map(str::to_owned);
-        assert_eq!(wrap(&facts, 24), ["allowed 1   refused 2", "鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵…"]);
+        assert_eq!(wrap(&facts, 24), ["allowed 1  refused 2", "鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵鍵…"]);
         assert_eq!(wrap(&facts[..2], 12), ["allowed 1", "refused 2"]);
         assert_eq!(wrap(&facts[..1], 0), [""]);
     }

@@ -38,6 +38,10 @@ const INTERVAL_MAX: f64 = 60.0;
 /// How long a signal is not seen at most.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// The looks after the first one are in the middle of seconds: one that is a little late is in none
+/// that had one already.
+const PHASE: Duration = Duration::from_millis(500);
+
 /// Watch a server: its busiest keys, who holds locks, and its clients, as they are now.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -125,7 +129,7 @@ struct View {
 impl View {
     /// Asks and draws until somebody has enough of it.
     fn run(mut self, client: &Asker, interval: Duration) -> Result<Status, Failure> {
-        let mut next = BootClock.now();
+        let mut next = BootClock.now() + PHASE;
         while self.goes_on() {
             self.model.handle_question(BootClock.now());
             let sample = Sample::ask(client, &mut || {
