@@ -153,8 +153,8 @@ fn lists(model: &Model, sample: &Sample, pen: &mut Pen<'_>, below: usize) {
     }
 }
 
-/// How many lines each list has: the one with the focus what it needs, the others at least a few, and
-/// what is left.
+/// How many lines each list has: the one with the focus what it needs, the others at least a few,
+/// and what is left.
 fn rooms(focus: Subject, lists: &[(Subject, Vec<Line>); 3], room: usize) -> [usize; 3] {
     let share = LINES_MIN.max(room / 5) + 2;
     // A title and the names of the columns, and of an empty list the title alone.
