@@ -126,6 +126,8 @@ fn each_library_stays_within_its_walls() {
             ("ureq::", "src/registry/etcd.rs"),
             ("pyo3", "src/python/"),
             ("clap::", "src/cli/"),
+            ("crossterm::", "src/cli/top/screen.rs"),
+            ("ratatui::", "src/cli/top/"),
             ("toml::", "src/config_file.rs"),
         ] {
             let named =

@@ -33,9 +33,9 @@ impl Ls {
 }
 
 /// The rows of each lock: its holders, and then who waits, in their order.
-type Locks = BTreeMap<Box<str>, Vec<LockRow>>;
+pub(super) type Locks = BTreeMap<Box<str>, Vec<LockRow>>;
 
-fn by_key(rows: Vec<LockRow>) -> Locks {
+pub(super) fn by_key(rows: Vec<LockRow>) -> Locks {
     let mut locks = Locks::new();
     for row in rows {
         locks.entry(row.key.clone()).or_default().push(row);
@@ -48,7 +48,7 @@ fn by_key(rows: Vec<LockRow>) -> Locks {
 }
 
 /// The locks for people.
-fn table(locks: &Locks) -> String {
+pub(super) fn table(locks: &Locks) -> String {
     if locks.is_empty() {
         return "nobody holds a lock\n".to_owned();
     }
@@ -85,7 +85,7 @@ fn cells(row: &LockRow) -> [String; 5] {
     [state, short(row.since), short(row.left), token, who]
 }
 
-fn kind(shape: Shape) -> String {
+pub(super) fn kind(shape: Shape) -> String {
     match shape {
         Shape::Lock => "lock".to_owned(),
         Shape::RwLock => "rw lock".to_owned(),
@@ -94,7 +94,7 @@ fn kind(shape: Shape) -> String {
 }
 
 /// The locks for programs, with the names of the Python package.
-fn list(locks: &Locks) -> Vec<Object> {
+pub(super) fn list(locks: &Locks) -> Vec<Object> {
     let lock = |key: &str, rows: &[LockRow]| {
         let (kind, size) = match rows.first().map_or(Shape::Lock, |row| row.mode.shape()) {
             Shape::Lock => ("lock", 1),

@@ -27,6 +27,7 @@ mod status;
 mod supervision;
 mod table;
 mod timeline;
+mod top;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -95,6 +96,7 @@ enum Command {
     Reset(change::Reset),
     SetLimit(change::SetLimit),
     Status(status::Show),
+    Top(top::Top),
     Ping(ping::Ping),
     Check(check::Check),
     Keygen(keygen::Keygen),
@@ -121,6 +123,7 @@ impl Command {
             Self::Reset(reset) => reset.run(),
             Self::SetLimit(set_limit) => set_limit.run(),
             Self::Status(show) => show.run(),
+            Self::Top(top) => top.run(),
             Self::Ping(ping) => ping.run(),
             Self::Check(check) => check.run(),
             Self::Keygen(keygen) => keygen.run(),

@@ -55,7 +55,7 @@ impl Show {
     }
 }
 
-fn lines(status: &ServerStatus) -> String {
+pub(super) fn lines(status: &ServerStatus) -> String {
     let (facts, tally) = (&status.facts, &status.tally);
     let data = if facts.is_durable { "outlives the server" } else { "ends with the server" };
     let mut lines = vec![
@@ -79,7 +79,7 @@ fn lines(status: &ServerStatus) -> String {
 }
 
 /// The status for programs, with the names of the Python package.
-fn object(status: &ServerStatus) -> Object {
+pub(super) fn object(status: &ServerStatus) -> Object {
     let facts = &status.facts;
     let object = Object::new()
         .with("version", &*facts.version)
@@ -94,11 +94,11 @@ fn object(status: &ServerStatus) -> Object {
 
 /// Requests a second, from thousandths.
 #[allow(clippy::cast_precision_loss, reason = "no server answers 2^52 requests a second")]
-fn rate(row: &KeyRow) -> f64 {
+pub(super) fn rate(row: &KeyRow) -> f64 {
     row.rate_millis as f64 / 1e3
 }
 
-fn key_table(rows: &[KeyRow]) -> String {
+pub(super) fn key_table(rows: &[KeyRow]) -> String {
     let header = ["KEY", "RATE", "ALLOWED", "REFUSED", "WAIT", "HELD", "LEFT", "UNUSED", "LIMIT"];
     let mut table = Table::new(header);
     for row in rows {
@@ -120,7 +120,7 @@ fn key_table(rows: &[KeyRow]) -> String {
     table.lines(align).concat()
 }
 
-fn key(row: &KeyRow) -> Object {
+pub(super) fn key(row: &KeyRow) -> Object {
     Object::new()
         .with("key", &*row.key)
         .with("kind", if row.is_lock { "lock" } else { "limit" })
@@ -135,7 +135,7 @@ fn key(row: &KeyRow) -> Object {
         .with("limit", &*row.limit)
 }
 
-fn client_table(rows: &[ClientRow]) -> String {
+pub(super) fn client_table(rows: &[ClientRow]) -> String {
     let mut table = Table::new(["NAME", "PID", "SINCE", "SILENT", "HELD", "WAIT", "FROM"]);
     for row in rows {
         let place = if row.address.is_empty() {
@@ -158,7 +158,7 @@ fn client_table(rows: &[ClientRow]) -> String {
     table.lines(align).concat()
 }
 
-fn client_object(row: &ClientRow) -> Object {
+pub(super) fn client_object(row: &ClientRow) -> Object {
     Object::new()
         .with("name", &*row.client.name)
         .with("host", &*row.client.host)

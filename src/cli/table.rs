@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use unicode_width::UnicodeWidthStr;
+
 /// What fits in a line.
 pub(super) const COLUMNS: usize = 80;
 
@@ -17,6 +19,17 @@ pub(super) enum Align {
     Right,
 }
 
+impl Align {
+    /// A cell that is as wide as its column.
+    pub(super) fn pad(self, cell: &str, width: usize) -> String {
+        let blank = " ".repeat(width.saturating_sub(columns(cell)));
+        match self {
+            Self::Left => cell.to_owned() + &blank,
+            Self::Right => blank + cell,
+        }
+    }
+}
+
 impl<const N: usize> Table<N> {
     /// A table with this first line.
     pub(super) fn new(header: [&str; N]) -> Self {
@@ -29,37 +42,50 @@ impl<const N: usize> Table<N> {
 
     /// The lines, each of which fits; the last column has what the others leave.
     pub(super) fn lines(&self, align: [Align; N]) -> Vec<String> {
-        let width = |column: usize| {
-            self.lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
-        };
+        let width =
+            |column: usize| self.lines.iter().map(|line| columns(&line[column])).max().unwrap_or(0);
         let widths: [usize; N] = std::array::from_fn(width);
         let draw = |line: &[String; N]| {
-            let cells =
-                line.iter().zip(widths).zip(align).map(|((cell, width), align)| match align {
-                    Align::Left => format!("{cell:width$}"),
-                    Align::Right => format!("{cell:>width$}"),
-                });
+            let cells = line.iter().zip(widths).zip(align);
+            let cells = cells.map(|((cell, width), align)| align.pad(cell, width));
             fitting(cells.collect::<Vec<_>>().join("  ").trim_end())
         };
         self.lines.iter().map(draw).collect()
     }
 }
 
-/// A line that fits, and that does to a terminal only what a line does.
-pub(super) fn fitting(line: &str) -> String {
-    let line = line.replace(char::is_control, "\u{fffd}");
-    if line.chars().count() <= COLUMNS {
-        return line + "\n";
-    }
-    line.chars().take(COLUMNS - 1).chain(['…', '\n']).collect()
+/// How many columns of a terminal a text takes.
+pub(super) fn columns(text: &str) -> usize {
+    text.width()
 }
 
-/// A name that leaves room for others in its line.
-pub(super) fn shortened(name: &str, most: usize) -> String {
-    if name.chars().count() <= most {
-        return name.to_owned();
+/// A line that fits, and that does to a terminal only what a line does.
+pub(super) fn fitting(line: &str) -> String {
+    shortened(&harmless(line), COLUMNS) + "\n"
+}
+
+/// A text that does to a terminal only what a text does.
+pub(super) fn harmless(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// A text that takes at most so many columns.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    if columns(text) <= most {
+        return text.to_owned();
     }
-    name.chars().take(most - 1).chain(['…']).collect()
+    let mut start = String::new();
+    for letter in text.chars() {
+        start.push(letter);
+        if columns(&start) >= most {
+            start.pop();
+            break;
+        }
+    }
+    if most > 0 {
+        start.push('…');
+    }
+    start
 }
 
 /// A length of time in at most six letters.
@@ -93,6 +119,20 @@ mod tests {
         assert!(lines[2].ends_with("x…\n"));
         assert_eq!(fitting("a\u{1b}[2J"), "a\u{fffd}[2J\n");
         assert_eq!(shortened("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn a_letter_that_is_two_columns_wide_counts_twice() {
+        let mut table = Table::new(["KEY", "LIMIT"]);
+        table.add(["鍵".to_owned(), "5/s".to_owned()]);
+        table.add(["鍵".repeat(39), "1/s".to_owned()]);
+        let lines = table.lines([Align::Left, Align::Left]);
+        assert_eq!(lines[1], format!("鍵{}…\n", " ".repeat(77)));
+        assert_eq!(lines[2], format!("{} …\n", "鍵".repeat(39)));
+        for (most, text) in [(0, ""), (1, "…"), (2, "…"), (3, "鍵…"), (4, "鍵鍵")] {
+            assert_eq!(shortened("鍵鍵", most), text);
+        }
+        assert_eq!(shortened("e\u{301}e\u{301}e", 2), "e\u{301}…");
     }
 
     #[test]

@@ -79,9 +79,23 @@ impl Client {
     ///
     /// As [`Client::ask`].
     pub fn locks(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Vec<LockRow>, Error> {
+        self.some_locks(usize::MAX, go_on)
+    }
+
+    /// Those who hold and wait for locks, at most so many of them. The client's own timeout holds
+    /// for each page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::ask`].
+    pub fn some_locks(
+        &self,
+        most: usize,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<LockRow>, Error> {
         let mut rows = Vec::new();
         let mut next = Some(0);
-        while let Some(from) = next {
+        while let Some(from) = next.filter(|_| rows.len() < most) {
             match self.ask(&Request::Locks { from }, None, self.timeout(), go_on)?.reply {
                 Reply::Locks(page) => {
                     rows.extend(page.rows);
@@ -90,6 +104,7 @@ impl Client {
                 other => return Err(Error::unexpected(&other)),
             }
         }
+        rows.truncate(most);
         Ok(rows)
     }
 }

@@ -40,19 +40,22 @@ struct Line {
 }
 
 impl Line {
-    /// In this second there is so much. Nothing is known to have been in those that were left out.
+    /// In this second there is so much. What came in seconds that were left out is taken to have
+    /// come evenly.
     fn take(&mut self, second: u64, counted: [u64; 2]) {
+        let seconds = if self.seconds.is_empty() { 1 } else { second - self.last.min(second) };
+        let seconds = seconds.max(1);
         let grown = [0, 1].map(|place| {
             // A counter that fell has begun anew.
             let (before, now) = (self.counted[place], counted[place]);
-            u32::try_from(now.checked_sub(before).unwrap_or(now)).unwrap_or(u32::MAX)
+            now.checked_sub(before).unwrap_or(now)
         });
-        if !self.seconds.is_empty() {
-            let missed = second.saturating_sub(self.last).saturating_sub(1);
-            let missed = usize::try_from(missed).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
-            self.seconds.extend(std::iter::repeat_n([0; 2], missed));
-        }
-        self.seconds.push_back(grown);
+        let part = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let each = grown.map(|grown| part(grown / seconds));
+        let rest = grown.map(|grown| part(grown - grown / seconds * (seconds - 1)));
+        let before = usize::try_from(seconds - 1).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
+        self.seconds.extend(std::iter::repeat_n(each, before));
+        self.seconds.push_back(rest);
         let surplus = self.seconds.len().saturating_sub(SECONDS_MAX);
         self.seconds.drain(..surplus);
         (self.counted, self.last) = (counted, second);
@@ -166,7 +169,7 @@ mod tests {
         }
         history.take(at(4), &tally(999), &[row("k", 999, 0)]);
         let total: Vec<_> = history.total().map(|answers| answers[0]).collect();
-        assert_eq!(total, [0, 7, 0, 0, 3]);
+        assert_eq!(total, [0, 7, 1, 1, 1]);
         assert_eq!(history.waiting().collect::<Vec<_>>(), [3; 5]);
         assert_eq!(history.points(false, "k"), [[10, 4]]);
         assert_eq!(history.points(true, "k"), [[0; 2]; 0]);
