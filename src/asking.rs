@@ -126,10 +126,10 @@ impl Asking {
     }
 
     /// Asks a request again: this link, if it is up and does not owe the answer already; another
-    /// one otherwise.
+    /// one otherwise, even if one alone was to be asked before.
     pub fn send_to(&mut self, now: Timestamp, request: RequestId, prefers: Option<LinkId>) {
         if let Some(pending) = self.pending.get_mut(&request) {
-            pending.prefers = prefers;
+            (pending.only, pending.prefers) = (None, prefers);
             self.send(now, request);
         }
     }

@@ -51,7 +51,7 @@ impl Conversation {
     pub(super) fn give_up_lease(&mut self, link: LinkId, grant: GrantId) {
         self.lost = true;
         // One that we do not hold any more is over at the server as well, as this one tells us.
-        let owed = self.stop_holding(link, grant).unwrap_or((Term::TTL_MIN, grant));
+        let owed = self.stop_holding(link, grant).unwrap_or((Term::TTL_MIN, grant, None));
         self.talks[link.0].releases.owe(owed, None);
     }
 
@@ -95,7 +95,7 @@ impl Conversation {
             _ => {}
         }
         let Some(question) = self.end_answered(now, link, id) else {
-            return self.talks[link.0].releases.answered(id);
+            return self.hear_released(now, link, id, &reply);
         };
         let sent_at = question.sent_at(link).unwrap_or_default();
         if let Some((from, grant)) = question.reclaims {

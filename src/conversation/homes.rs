@@ -12,10 +12,12 @@ use smallvec::SmallVec;
 use crate::asking::{LinkId, RequestId};
 use crate::cluster::Partition;
 use crate::config::{Place, Url};
-use crate::conversation::{Conversation, Output, Talk};
-use crate::engine::{GrantId, Key, Problem, Reply, Request};
+use crate::conversation::question::Question;
+use crate::conversation::{Conversation, Output, TELL_TIMEOUT, Talk};
+use crate::engine::{Code, GrantId, Key, Problem, Reply, Request};
 use crate::time::Timestamp;
 use crate::wire::homes::HomeMap;
+use crate::wire::request::encode_request;
 
 /// How long a request waits that nobody could answer, until it is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -251,6 +253,41 @@ impl Conversation {
         }
         if !self.talks[link.0].reclaimed(now, grant, sent_at, reply) {
             self.give_up_lease(if *reply == Reply::Done { link } else { from }, grant);
+        }
+    }
+
+    /// The partition of a lease that is about to be with another server than it was.
+    pub(super) fn moves_to(&self, link: LinkId, grant: GrantId) -> Option<Partition> {
+        let lease = self.talks.get(link.0)?.leases.get(grant)?;
+        lease.partition.filter(|_| self.knows_homes() && !lease.is_known)
+    }
+
+    /// Gives a lease back wherever it is. Nobody waits for the answer.
+    pub(super) fn release_at_home(&mut self, now: Timestamp, grant: GrantId, home: Partition) {
+        let id = self.asking.next_number();
+        let mut item = Vec::new();
+        encode_request(&mut item, id, &Request::Release { grant });
+        let (partition, deadline) = (Some(home), Some(now + TELL_TIMEOUT));
+        let question =
+            Question { partition, is_errand: true, deadline, ..Question::new(Some(item)) };
+        let preferred = self.preferred(partition);
+        self.asking.ask_first(now, preferred);
+        self.begin(now, id, question);
+    }
+
+    /// The answer to a release that was owed: where the lease has moved meanwhile, it is given back
+    /// there.
+    pub(super) fn hear_released(
+        &mut self,
+        now: Timestamp,
+        link: LinkId,
+        id: RequestId,
+        reply: &Reply,
+    ) {
+        let Some((_, grant, partition)) = self.talks[link.0].releases.answered(id) else { return };
+        if let (Some(home), Reply::Refuse(Problem { code: Code::NotHome, .. })) = (partition, reply)
+        {
+            self.release_at_home(now, grant, home);
         }
     }
 

@@ -168,13 +168,10 @@ impl Conversation {
             }
             _ => link,
         });
-        let releases = match (request, only) {
-            (Some(Request::Release { grant }), Some(link)) => {
-                self.stop_holding(link, *grant).map(|owed| (link, owed))
-            }
-            _ => None,
-        };
-        let partition = request.filter(|_| only.is_none()).and_then(partition_of);
+        let (releases, only) = self.begin_release(request, only);
+        let owed = releases.and_then(|(_, (.., partition))| partition);
+        let of_keys = || request.filter(|_| only.is_none()).and_then(partition_of);
+        let partition = owed.or_else(of_keys);
         let id = if only.is_some() {
             self.asking.ask(now, only)
         } else {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::asking::{LinkId, RequestId};
+use crate::cluster::Partition;
 use crate::conversation::Conversation;
 use crate::conversation::question::Question;
 use crate::engine::{GrantId, Request};
@@ -21,8 +22,8 @@ const OWED_MAX: usize = 1_000_000;
 /// said then that keeps the lease; what was said before and comes late keeps it once more.
 const OWED_FOR: u32 = 3;
 
-/// A lease that was given back, and its `ttl`.
-pub(super) type Owed = (Duration, GrantId);
+/// A lease that was given back: its `ttl`, its number, and the partition of its keys if it can move.
+pub(super) type Owed = (Duration, GrantId, Option<Partition>);
 
 /// What one server is to hear.
 #[derive(Debug, Default)]
@@ -51,9 +52,9 @@ impl Releases {
         self.unsaid.pop_first()
     }
 
-    /// The server has answered.
-    pub(super) fn answered(&mut self, id: RequestId) {
-        self.said.remove(&id);
+    /// The server has answered: what was owed.
+    pub(super) fn answered(&mut self, id: RequestId) -> Option<Owed> {
+        self.said.remove(&id)
     }
 
     /// Whatever was said on a connection may be lost with it.
@@ -71,7 +72,7 @@ impl Releases {
 
     /// When the first of them is over by itself, if the link is down since then.
     pub(super) fn over_at(&self, down_since: Timestamp) -> Option<Timestamp> {
-        self.unsaid.first().map(|(ttl, _)| down_since + *ttl * OWED_FOR)
+        self.unsaid.first().map(|(ttl, ..)| down_since + *ttl * OWED_FOR)
     }
 }
 
@@ -79,17 +80,34 @@ impl Conversation {
     /// Gives a lease back, and has its server hear of it sooner or later: nobody waits for that.
     pub fn release(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
         let link = self.place_of(link, grant);
-        if let Some(owed) = self.stop_holding(link, grant) {
-            self.talks[link.0].releases.owe(owed, None);
-            self.perform(now);
+        let moves_to = self.moves_to(link, grant);
+        let Some(owed) = self.stop_holding(link, grant) else { return };
+        match moves_to {
+            Some(partition) => self.release_at_home(now, grant, partition),
+            None => self.talks[link.0].releases.owe(owed, None),
         }
+        self.perform(now);
+    }
+
+    /// What a request gives back, and the only link that it may be asked.
+    pub(super) fn begin_release(
+        &mut self,
+        request: Option<&Request<'_>>,
+        only: Option<LinkId>,
+    ) -> (Option<(LinkId, Owed)>, Option<LinkId>) {
+        let (Some(Request::Release { grant }), Some(link)) = (request, only) else {
+            return (None, only);
+        };
+        let moves = self.moves_to(link, *grant).is_some();
+        let releases = self.stop_holding(link, *grant).map(|owed| (link, owed));
+        (releases, only.filter(|_| !moves))
     }
 
     /// A lease is held no more, whatever its server says of it. What is owed to that one, unless
     /// the lease was over before.
     pub(super) fn stop_holding(&mut self, link: LinkId, grant: GrantId) -> Option<Owed> {
         let lease = self.talks.get(link.0)?.leases.get(grant)?;
-        let owed = (lease.term.ttl, grant);
+        let owed = (lease.term.ttl, grant, lease.partition);
         if !lease.is_known {
             // Said again behind the release, it would take the lease anew.
             let mut all = self.questions.iter();

@@ -107,6 +107,13 @@ impl<E> Machine<E> {
         self.pass_on();
     }
 
+    /// Whether a lease of a client went to another server, as far as the client has not said that it
+    /// knows.
+    #[must_use]
+    pub fn has_moved(&self, session: SessionId, grant: GrantId) -> bool {
+        self.sessions.get(session).is_some_and(|session| session.moved.contains(&grant))
+    }
+
     /// A client knows of these leases that they went to another server.
     pub fn know_moved(&mut self, session: SessionId, grants: &[GrantId]) {
         if let Some(session) = self.sessions.get_mut(session) {

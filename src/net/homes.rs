@@ -92,7 +92,9 @@ impl Homes {
 
     /// When to look at it at the latest.
     pub(super) fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let due = self.membership.poll_timeout().into_iter().chain(self.leaves_until);
+        // Whoever has left ends at once.
+        let leaves_at = if self.gone.is_some() { Some(now) } else { self.leaves_until };
+        let due = self.membership.poll_timeout().into_iter().chain(leaves_at);
         due.chain(self.forwarder.poll_timeout(now)).min()
     }
 

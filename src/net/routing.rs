@@ -23,7 +23,13 @@ impl Service {
         if self.homes.is_none() {
             return true;
         }
-        let Err(problem) = self.judge_home(now, request) else { return true };
+        let judged = match request {
+            Request::Release { grant } if self.machine.has_moved(session, *grant) => {
+                Err(not_home("the lease went to another server: release it there".to_owned()))
+            }
+            request => self.judge_home(now, request),
+        };
+        let Err(problem) = judged else { return true };
         if problem.code == Code::NotHome {
             self.tell_homes(session);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use zmqlocker::asking::LinkId;
 use zmqlocker::cluster::{Partition, PartitionMap};
 use zmqlocker::conversation::{Input, Outcome};
-use zmqlocker::engine::{Code, GrantId, Key, Problem, Reply, RequestId};
+use zmqlocker::engine::{Code, GrantId, Key, Problem, Reply, Request, RequestId};
 use zmqlocker::wire::homes::{HomeMap, HomeServer};
 use zmqlocker::wire::reply::{encode_homes, encode_moved, encode_reply, encode_welcome};
 
@@ -65,6 +65,17 @@ impl Side {
         let ids = |(link, items): (LinkId, Vec<Item>)| {
             items.into_iter().filter_map(move |item| match item {
                 Item::Ask(id) | Item::Reclaim { id, .. } => Some((link, id)),
+                _ => None,
+            })
+        };
+        self.drain().into_iter().flat_map(ids).collect()
+    }
+
+    /// To whom leases are given back now.
+    fn released(&mut self) -> Vec<(LinkId, u64)> {
+        let ids = |(link, items): (LinkId, Vec<Item>)| {
+            items.into_iter().filter_map(move |item| match item {
+                Item::Release { id, .. } => Some((link, id)),
                 _ => None,
             })
         };
@@ -192,6 +203,47 @@ fn a_lease_that_has_moved_is_reclaimed_at_its_home_and_is_the_same_for_its_holde
     let said = side.drain();
     assert!(matches!(&said[..], [(B, items)] if matches!(items[..], [Item::Release { .. }])));
     assert_eq!(side.valid_for(A, grant), None);
+}
+
+#[test]
+fn a_lease_that_moves_while_it_is_given_back_is_given_back_at_its_home() {
+    // As an errand, by a caller that waits for the answer, and while it is being reclaimed.
+    for way in 0..3 {
+        let mut side = Side::new(2);
+        side.meet(A, &map(1, 0, Some(0)));
+        side.meet(B, &map(1, 1, Some(0)));
+        side.drain();
+        let grant = GrantId(5);
+        side.lock_from(A, grant);
+        side.drain();
+        if way == 2 {
+            side.hear(A, |body| encode_moved(body, &[grant]));
+            side.drain();
+        }
+        if way == 1 {
+            let (release, deadline) =
+                (Request::Release { grant }, side.now + Duration::from_secs(9));
+            side.conversation.ask(side.now, Some(&release), Some(A), Some(deadline));
+        } else {
+            side.conversation.release(side.now, A, grant);
+        }
+        let mut asked = side.released();
+        let mut times = 0;
+        while let [(A, id)] = asked[..] {
+            times += 1;
+            assert!(times < 4, "way {way}");
+            side.turn_away(A, id);
+            if times == 2 {
+                side.tell(B, &map(2, 1, Some(1)));
+            }
+            side.now = side.now + Duration::from_millis(20);
+            side.handle(&Input::Tick);
+            asked = side.released();
+        }
+        assert!(matches!(asked[..], [(B, _)]), "way {way}: {asked:?}");
+        side.answer_done(B, asked[0].1);
+        assert_eq!(side.advance(1_000), [], "way {way}");
+    }
 }
 
 #[test]

@@ -159,7 +159,9 @@ fn a_lease_goes_with_its_key_and_its_holder_claims_it_where_it_is() {
     old.heard.clear();
     old.handle(Input::Beat(holder, RequestId(0), &[]));
     assert_eq!(old.moved(), [grant]);
+    assert!(old.machine.has_moved(holder, grant));
     old.machine.know_moved(holder, &[grant]);
+    assert!(!old.machine.has_moved(holder, grant));
     old.heard.clear();
     old.handle(Input::Beat(holder, RequestId(0), &[]));
     assert_eq!(old.moved(), []);

@@ -1,6 +1,7 @@
 //! Servers and clients over real sockets.
 
 mod claims;
+mod homes;
 mod leaving;
 mod names;
 

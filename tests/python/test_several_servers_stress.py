@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from conftest import PATIENCE
 from exclusion import read, sections, violations
 from stress_client import boot_time
-from zmqlocker import LockerClient
+from zmqlocker import LockerClient, ServerUnavailable
 
 from cluster import Callers, Cluster, above_limit
 
@@ -29,9 +29,20 @@ CLIENT = Path(__file__).with_name("lock_stress_client.py")
 LENGTH = 12.0
 
 
+#: A server that has not heard from the registry for so long grants nothing, in seconds.
+ALIVE = 1.0
+
+
+class Registry(NamedTuple):
+    """A server of etcd of our own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
 @pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[str]:
-    """A registry in a server of etcd of our own."""
+def etcd(tmp_path: Path) -> Iterator[Registry]:
+    """A registry in etcd."""
     ports = [_free_port(), _free_port()]
     client, peer = (f"http://127.0.0.1:{port}" for port in ports)
     options = {
@@ -46,7 +57,7 @@ def etcd(tmp_path: Path) -> Iterator[str]:
     with (tmp_path / "etcd.log").open("w") as log:
         command = ["etcd", *(f"--{name}={value}" for name, value in options.items())]
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    yield f"etcd://127.0.0.1:{ports[0]}"
+    yield Registry(f"etcd://127.0.0.1:{ports[0]}", process)
     process.kill()
     process.wait()
 
@@ -58,14 +69,14 @@ def _free_port() -> int:
 
 
 def test_no_lock_has_two_holders_and_no_limit_is_exceeded_whatever_becomes_of_the_servers(
-    etcd: str, tmp_path: Path
+    etcd: Registry, tmp_path: Path
 ) -> None:
     seed = os.environ.get("ZMQLOCKER_SEED") or str(time.time_ns())
     print(f"ZMQLOCKER_SEED={seed}")
     dice = random.Random(seed)
     log = tmp_path / "log"
     log.touch()
-    with Cluster(etcd, "k*=20/s sliding") as cluster:
+    with Cluster(etcd.url, "k*=20/s sliding") as cluster:
         urls, until = cluster.urls, boot_time() + round(LENGTH * 1e9)
         holders = [
             subprocess.Popen(
@@ -110,3 +121,23 @@ def _misfortune(cluster: Cluster, dice: random.Random) -> None:
             server.process.send_signal(signal.SIGSTOP)
             time.sleep(dice.choice((0.3, 1.2)))
             server.process.send_signal(signal.SIGCONT)
+
+
+def test_while_the_registry_is_silent_nobody_grants_and_all_goes_on_afterwards(
+    etcd: Registry,
+) -> None:
+    with Cluster(etcd.url) as cluster, LockerClient(cluster.urls) as client:
+        lease = client.lock("held", ttl=10.0).acquire()
+        etcd.process.send_signal(signal.SIGSTOP)
+        try:
+            # By now all servers are past the time for which their last beat keeps them alive.
+            time.sleep(ALIVE)
+            with pytest.raises(ServerUnavailable, match="ask again"):
+                client.lock("k", timeout=0.3).acquire()
+            assert lease.held
+        finally:
+            etcd.process.send_signal(signal.SIGCONT)
+        with client.lock("k", timeout=20.0) as later:
+            assert later.held
+        assert client.lock("held").try_acquire() is None
+        lease.release()
