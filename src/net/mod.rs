@@ -32,6 +32,7 @@ mod load;
 mod membership;
 mod metrics;
 mod page;
+mod pause;
 mod peers;
 mod per_process;
 mod process;

@@ -371,28 +371,6 @@ impl Service {
         self.handle(self.clock.now(), Input::Rules(rules));
     }
 
-    /// Lets the engine see the time if it asked for it.
-    fn tick(&mut self) {
-        let mut due = self.machine.poll_timeout();
-        while let Some(at) = due {
-            let now = self.clock.now();
-            if now < at {
-                break;
-            }
-            self.handle(now, Input::Tick);
-            due = self.machine.poll_timeout();
-        }
-    }
-
-    /// Has the alarm set to when something is due.
-    fn set_alarm(&mut self) -> Result<(), Error> {
-        let due = self.machine.poll_timeout().into_iter().chain(self.drained_at);
-        let now = self.clock.now();
-        let homes = self.homes.as_ref().and_then(|homes| homes.poll_timeout(now));
-        let due = due.chain(homes).chain(self.peers_timeout());
-        self.alarm.set(due.min()).map_err(|error| Error::system("set an alarm", &error))
-    }
-
     pub(super) fn handle(&mut self, now: Timestamp, input: Input<'_, '_, Envelope>) {
         self.machine.handle(now, input);
         self.drain();
@@ -487,24 +465,5 @@ impl Service {
             }
         }
         Ok(any)
-    }
-
-    fn wait(&mut self, events: &mut Events) -> Result<(), Error> {
-        if let Some(showing) = &mut self.showing {
-            showing.pause(self.clock.now());
-        }
-        match self.poll.poll(events, None) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-                return Err(Error::system("watch a socket", &error));
-            }
-            _ => {}
-        }
-        if let Some(showing) = &mut self.showing {
-            showing.resume(self.clock.now());
-        }
-        if events.iter().any(|event| event.token() == ALARM) {
-            self.alarm.rang();
-        }
-        Ok(())
     }
 }
