@@ -22,7 +22,8 @@ const OWED_MAX: usize = 1_000_000;
 /// said then that keeps the lease; what was said before and comes late keeps it once more.
 const OWED_FOR: u32 = 3;
 
-/// A lease that was given back: its `ttl`, its number, and the partition of its keys if it can move.
+/// A lease that was given back: its `ttl`, its number, and the partition of its keys, if it can
+/// move.
 pub(super) type Owed = (Duration, GrantId, Option<Partition>);
 
 /// What one server is to hear.

@@ -11,7 +11,8 @@ use crate::engine::event::Output;
 use crate::engine::handing::{self, Handed};
 use crate::engine::homes::Part;
 use crate::engine::key::Key;
-use crate::engine::machine::{Asker, Machine};
+use crate::engine::lease_record::LeaseRecord;
+use crate::engine::machine::{Asker, LOST_AT_ONCE, Machine};
 use crate::engine::request::{GrantId, Problem, Reply};
 use crate::engine::session::SessionId;
 use crate::time::Timestamp;
@@ -91,7 +92,7 @@ impl<E> Machine<E> {
             for (grant, owner, record) in leases {
                 let Some(session) = self.sessions.get(owner) else { continue };
                 let request = requests.get(&grant).copied();
-                let record = crate::engine::lease_record::LeaseRecord { request, ..record };
+                let record = LeaseRecord { request, ..record };
                 let (holder, client) = (session.name, session.client.clone());
                 all.push(Handed::Lease { grant, record, holder, client });
             }
@@ -107,7 +108,7 @@ impl<E> Machine<E> {
         self.pass_on();
     }
 
-    /// Whether a lease of a client went to another server, as far as the client has not said that it
+    /// Whether a lease of a client went to another server, and the client has not said that it
     /// knows.
     #[must_use]
     pub fn has_moved(&self, session: SessionId, grant: GrantId) -> bool {
@@ -159,7 +160,7 @@ impl<E> Machine<E> {
     /// tell it that this one keeps them.
     pub(super) fn tell_moved(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        for some in session.moved.chunks(super::machine::LOST_AT_ONCE) {
+        for some in session.moved.chunks(LOST_AT_ONCE) {
             self.outputs.push_back(Output::Moved { session: id, grants: some.to_vec() });
         }
     }

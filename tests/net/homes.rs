@@ -1,4 +1,4 @@
-//! Servers that share the keys through a folder, in this process: what a client of any of them sees.
+//! Servers that share the keys through a folder, in this process: what their clients see.
 
 use std::fs;
 use std::path::{Path, PathBuf};
