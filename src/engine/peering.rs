@@ -32,7 +32,7 @@ impl Peering {
     pub const UNTOLD_PART: u64 = 100;
 
     /// How long a request that would not wait does so for the word of other servers.
-    pub const HOLD: Duration = Duration::from_millis(500);
+    pub const HOLD: Duration = Duration::from_secs(1);
 
     /// A server that is alone.
     pub const ALONE: Self =

@@ -86,8 +86,8 @@ impl PeerLine {
             socket.set_heartbeat_ivl(HEARTBEAT.0)?;
             socket.set_heartbeat_timeout(HEARTBEAT.1)?;
             socket.set_maxmsgsize(i64::try_from(2 * BYTES_MAX).unwrap_or(i64::MAX))?;
-            socket.set_reconnect_ivl(50)?;
-            socket.set_reconnect_ivl_max(1000)?;
+            // Less than a server that starts waits for the others to be there.
+            socket.set_reconnect_ivl(100)?;
             socket.set_connect_timeout(2000)?;
             socket.set_handshake_ivl(2000)
         };

@@ -77,7 +77,7 @@ def test_the_signatures_are_those_of_the_first_design() -> None:
         "LockerServer": "(max_requests=1, in_seconds=1.0, url='tcp://*:7777', "
         "*, limits=None, config=None, block=True, patience=0.0, data_dir=None, "
         "bounds=None, curve_key=None, clients=None, metrics=None, registry=None, name=None, "
-        "advertise=None)",
+        "advertise=None, peers=None, peers_url=None)",
         "LockerClient": "(url='tcp://localhost:7777', *, name='', timeout=Ellipsis, "
         "on_failure='raise', share=None, server_key=None, key_file=None)",
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import zmq
 from commands import Serving, zmqlocker
-from conftest import PATIENCE
+from conftest import PATIENCE, wait_until
 from keys import KeyRing
 from zmqlocker import ConfigError, KindMismatch, LockerClient, LockerServer
 
@@ -78,12 +79,21 @@ def granted(url: str, key: str, tries: int) -> int:
         return [client.next(key) for _ in range(tries)].count("go")
 
 
+def all_know(urls: list[str], key: str, left: int) -> None:
+    """Wait until all servers know that so many permits are left."""
+    for url in urls:
+        with LockerClient(url, timeout=PATIENCE) as client:
+            seen = partial(client.peek, key)
+            wait_until(lambda seen=seen: seen().remaining == left)  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("text", ["7/h", "7/h sliding", "7/h gcra burst 7"])
 def test_what_one_has_granted_counts_with_all(fleet: Callable[..., Fleet], text: str) -> None:
     servers = fleet(f"--limit=k={text}")
     servers.all_in_touch()
-    counts = [granted(url, "k", 3) for url in servers.urls]
-    assert counts == [3, 3, 1]
+    for place, (granted_there, left) in enumerate([(3, 4), (3, 1), (1, 0)]):
+        assert granted(servers.urls[place], "k", 3) == granted_there
+        all_know(servers.urls, "k", left)
 
 
 def test_a_batch_is_granted_whole_while_the_others_are_told(fleet: Callable[..., Fleet]) -> None:
@@ -92,6 +102,7 @@ def test_a_batch_is_granted_whole_while_the_others_are_told(fleet: Callable[...,
     with LockerClient(servers.urls[0], timeout=PATIENCE) as client:
         decisions = client.try_acquire_many(["k"] * 60)
     assert [bool(decision) for decision in decisions] == [True] * 50 + [False] * 10
+    all_know(servers.urls, "k", 0)
     assert granted(servers.urls[1], "k", 1) == 0
 
 
@@ -102,8 +113,8 @@ def test_one_that_starts_anew_goes_on_from_what_the_others_have_counted(
     servers.all_in_touch()
     assert granted(servers.urls[0], "k", 5) == 5
     assert granted(servers.urls[0], "full", 4) == 3
-    # Whoever has it from the others knows it as well.
-    assert granted(servers.urls[1], "full", 1) == 0
+    all_know(servers.urls, "k", 2)
+    all_know(servers.urls, "full", 0)
     servers.running[0].kill()
     servers.running[1].line_with("out of touch with")
     servers.restart(0)
@@ -122,7 +133,7 @@ def test_those_who_are_cut_off_keep_to_their_share_until_all_are_back(
     for place in (0, 1):
         servers.running[place].line_with("out of touch with")
     assert granted(servers.urls[0], "k", 9) == 6
-    assert granted(servers.urls[1], "k", 1) == 0
+    all_know(servers.urls[:2], "k", 0)
     assert granted(servers.urls[1], "one", 2) == 1
     servers.restart(2)
     for place in (0, 1):
@@ -135,6 +146,7 @@ def test_one_that_ends_in_order_leaves_the_others_all(fleet: Callable[..., Fleet
     servers = fleet("--limit=k=9/h")
     servers.all_in_touch()
     assert granted(servers.urls[2], "k", 2) == 2
+    all_know(servers.urls, "k", 7)
     assert servers.running[2].finish()[0] == 0
     assert granted(servers.urls[0], "k", 9) == 7
 
@@ -159,6 +171,7 @@ def test_other_limits_of_a_key_are_an_error_that_names_all(fleet: Callable[..., 
     here, there = servers.peers_urls[1], servers.peers_urls[0]
     assert f'key "k" has 5/h at {here}, and 9/h at {there}' in line
     # It counts all the same.
+    all_know(servers.urls[1:], "k", 3)
     assert granted(servers.urls[1], "k", 5) == 3
 
 
@@ -174,7 +187,9 @@ def test_the_first_designs_clients_are_served_by_all(fleet: Callable[..., Fleet]
         for _ in range(40):
             asker.send(b"let me go")
             answers.append(asker.recv())
-    assert (answers.count(b"go"), answers.count(b"sorry")) == (30, 10)
+    assert set(answers) == {b"go", b"sorry"}
+    # Each but one may grant a permit of which the others have not heard.
+    assert 30 <= answers.count(b"go") <= 30 + SERVERS - 1
 
 
 #: Asks all servers in turn without a pause; tells how often it heard "go", and its longest wait.
@@ -290,6 +305,7 @@ def test_servers_with_a_key_tell_only_those_who_have_it(tmp_path: Path) -> None:
         with LockerClient(servers.urls[0], timeout=PATIENCE, **keys) as client:
             assert [client.next("k") for _ in range(2)] == ["go", "go"]
         with LockerClient(servers.urls[1], timeout=PATIENCE, **keys) as client:
+            wait_until(lambda: client.peek("k").remaining == 1)
             assert [client.next("k") for _ in range(2)] == ["go", "sorry"]
         # Neither a stranger nor a client hears what is granted.
         for secure in (False, True):

@@ -59,7 +59,7 @@ impl Default for Times {
             gather: Duration::from_millis(1),
             beat: Duration::from_millis(50),
             silence: Duration::from_millis(300),
-            join: Duration::from_millis(400),
+            join: Duration::from_millis(800),
             pause: Duration::from_millis(100),
         }
     }
