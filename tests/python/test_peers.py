@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,10 +81,13 @@ def granted(url: str, key: str, tries: int) -> int:
 
 def all_know(urls: list[str], key: str, left: int) -> None:
     """Wait until all servers know that so many permits are left."""
+
+    def knows(client: LockerClient) -> bool:
+        return client.peek(key).remaining == left
+
     for url in urls:
         with LockerClient(url, timeout=PATIENCE) as client:
-            seen = partial(client.peek, key)
-            wait_until(lambda seen=seen: seen().remaining == left)  # type: ignore[misc]
+            wait_until(functools.partial(knows, client))
 
 
 @pytest.mark.parametrize("text", ["7/h", "7/h sliding", "7/h gcra burst 7"])
