@@ -122,6 +122,13 @@ impl ClientOptions {
         self.reach.client(Some(timeout))
     }
 
+    /// A client of the server at another URL.
+    pub(super) fn client_at(&self, url: &str) -> Result<Asker, Error> {
+        let (name, keys) = (self.reach.name.clone(), self.reach.keys.clone());
+        let reach = Reach { url: vec![url.to_owned()], name, keys };
+        reach.client(Some(Span::Positive.parse("--timeout", self.timeout)?))
+    }
+
     /// Prints an answer for programs or for people.
     pub(super) fn print(&self, json: &impl Json, text: &str) -> Result<(), Failure> {
         print(&if self.json { document(json) + "\n" } else { text.to_owned() })

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::net::client_keys;
 
 /// The keys with which a server is asked; without them, nothing is encrypted.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct Keys {
     /// The server's public key, as text or as a file, if it has one.
     #[arg(long, value_name = "KEY", env = "ZMQLOCKER_SERVER_KEY", hide_env_values = true)]

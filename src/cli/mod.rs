@@ -7,6 +7,7 @@ mod break_lock;
 mod change;
 mod check;
 mod client;
+mod cluster;
 mod completions;
 mod demo;
 mod guard;
@@ -97,6 +98,7 @@ enum Command {
     SetLimit(change::SetLimit),
     Status(status::Show),
     Top(top::Top),
+    Cluster(cluster::Cluster),
     Ping(ping::Ping),
     Check(check::Check),
     Keygen(keygen::Keygen),
@@ -124,6 +126,7 @@ impl Command {
             Self::SetLimit(set_limit) => set_limit.run(),
             Self::Status(show) => show.run(),
             Self::Top(top) => top.run(),
+            Self::Cluster(cluster) => cluster.run(),
             Self::Ping(ping) => ping.run(),
             Self::Check(check) => check.run(),
             Self::Keygen(keygen) => keygen.run(),

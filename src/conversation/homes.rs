@@ -64,6 +64,12 @@ impl Conversation {
         self
     }
 
+    /// Who is home of what, once a server has said so.
+    #[must_use]
+    pub const fn home_map(&self) -> Option<&HomeMap> {
+        self.homes.map.as_ref()
+    }
+
     /// The link where a lease is now.
     pub(super) fn place_of(&self, link: LinkId, grant: GrantId) -> LinkId {
         self.homes.moved.get(&grant).copied().unwrap_or(link)

@@ -25,6 +25,7 @@ use crate::net::host::host_name;
 use crate::net::keeper::Keeper;
 use crate::net::link::Opener;
 use crate::time::{Clock, Timestamp};
+use crate::wire::homes::HomeMap;
 
 /// How long a wait lasts before the caller is asked whether to go on.
 const SLICE: Duration = Duration::from_millis(100);
@@ -190,6 +191,11 @@ impl Connections {
     /// What was done so far.
     pub(super) fn stats(&self) -> ClientStats {
         self.lock().conversation.stats()
+    }
+
+    /// Who is home of what, once a server has said so.
+    pub(super) fn home_map(&self) -> Option<HomeMap> {
+        self.lock().conversation.home_map().cloned()
     }
 
     /// Whether a lease is safe by what has been taken in so far.

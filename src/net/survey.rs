@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::engine::{ClientRow, KeyRow, LockRow, Reply, Request, ServerStatus};
 use crate::error::Error;
 use crate::net::Client;
+use crate::wire::homes::HomeMap;
 
 impl Client {
     /// What the server does and has done. The client's own timeout holds.
@@ -17,6 +18,18 @@ impl Client {
             Reply::Status(status) => Ok(*status),
             other => Err(Error::unexpected(&other)),
         }
+    }
+
+    /// Which server is home of which keys, as the server says; none if it shares them with no
+    /// other. The client's own timeout holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::ask`].
+    pub fn home_map(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Option<HomeMap>, Error> {
+        // It comes before any answer.
+        self.server_status(go_on)?;
+        Ok(self.connections()?.home_map())
     }
 
     /// The busiest keys, at most so many, the busiest first. The client's own timeout holds for
