@@ -6,7 +6,7 @@ use crate::cli::client::{ClientOptions, ask, keys};
 use crate::cli::json::Object;
 use crate::cli::{Failure, Status};
 use crate::config::Span;
-use crate::engine::{Key, Request};
+use crate::engine::{Key, Limits, Request};
 
 /// Forget what was used of keys, and that they were frozen. Leases stay.
 #[derive(Args, Debug)]
@@ -74,7 +74,8 @@ pub(super) struct SetLimit {
 impl SetLimit {
     pub(super) fn run(self) -> Result<Status, Failure> {
         let key = Key::parse(&self.key)?;
-        let limits = self.limits.iter().map(String::as_str).collect();
+        let limits: Vec<&str> = self.limits.iter().map(String::as_str).collect();
+        Limits::parse(&limits)?;
         change(&self.options, [(key, Request::SetLimits { key, limits })])
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::{Failure, Status};
 use crate::config_file::FileConfig;
 use crate::engine::Limits;
 use crate::error::Error;
-use crate::net::read_config;
+use crate::net::{ServerSettings, read_config};
 
 /// Check a configuration file and print each error with its line and column.
 #[derive(Args, Debug)]
@@ -34,7 +34,18 @@ impl Check {
         let unreadable =
             |error: io::Error| Error::system("read the file", &format!("{}: {error}", self.file));
         drop(File::open(&self.file).map_err(unreadable)?);
-        let config = match read_config(Path::new(&self.file)) {
+        let config = read_config(Path::new(&self.file)).and_then(|config| {
+            let named = |error| match error {
+                Error::Config { argument, problem } => {
+                    let problem = format!("{}: {argument} {problem}", self.file);
+                    Error::Config { argument: "config", problem }
+                }
+                error => error,
+            };
+            ServerSettings::check(config.clone()).map_err(named)?;
+            Ok(config)
+        });
+        let config = match config {
             Ok(config) => config,
             Err(Error::Config { problem, .. }) => {
                 if self.json {

@@ -86,7 +86,11 @@ impl Conversation {
                 return;
             }
             // It is asked again when the link is up again, or another server is asked.
-            Reply::Refuse(Problem { code: Code::Closing, .. }) => return,
+            Reply::Refuse(Problem { code: Code::Closing, .. }) => {
+                let talk = &mut self.talks[link.0];
+                talk.closing_on = Some(talk.connection);
+                return;
+            }
             Reply::Refuse(problem @ Problem { code: Code::NotHome, .. })
                 if self.turn_away(now, link, id, problem) =>
             {

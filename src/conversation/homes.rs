@@ -64,6 +64,12 @@ impl Conversation {
         self
     }
 
+    /// Whether one of the servers has said that it is about to stop.
+    #[must_use]
+    pub fn hears_of_a_stop(&self) -> bool {
+        self.talks.iter().any(|talk| talk.is_up && talk.closing_on == Some(talk.connection))
+    }
+
     /// Who is home of what, once a server has said so.
     #[must_use]
     pub const fn home_map(&self) -> Option<&HomeMap> {

@@ -27,6 +27,8 @@ pub(super) struct Talk {
     pub(super) down_since: Timestamp,
     /// How many connections there were, the present one included.
     pub(super) connection: u64,
+    /// The last of them on which the server has said that it is about to stop.
+    pub(super) closing_on: Option<u64>,
     pub(super) hello_said: bool,
     /// The number of the server's run, and which version it speaks.
     pub(super) server: Option<u64>,

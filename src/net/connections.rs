@@ -255,6 +255,9 @@ impl Connections {
     pub(super) fn problems(&self) -> String {
         let shared = self.lock();
         let mut problems: Vec<_> = shared.links.iter().filter_map(|link| link.problem()).collect();
+        if shared.conversation.hears_of_a_stop() {
+            problems.push("the server is stopping".to_owned());
+        }
         problems.sort();
         problems.dedup();
         problems.join("; ")

@@ -77,19 +77,9 @@ impl ServerSettings {
         let rules = self.rules(file.limits, file.rate)?;
         let url = url.map_or_else(|| Url::parse(default_url), Ok)?;
         let peers_url = self.peers_url.clone().or(file.peers_url);
-        let peers = match self.peers.clone().or(file.peers).filter(|peers| !peers.is_empty()) {
-            Some(peers) => Some(PeersConfig::new(&url, &rules, peers_url, peers)?),
-            None if peers_url.is_some() => {
-                let problem = "needs peers: the URLs of the other servers".to_owned();
-                return Err(Error::Config { argument: "peers_url", problem });
-            }
-            None => None,
-        };
+        let peers = peers(&url, &rules, peers_url, self.peers.clone().or(file.peers))?;
         let member = member(registry, name, advertise)?;
-        if peers.is_some() && member.is_some() {
-            let problem = "goes without a registry: with one, each key has one server that decides";
-            return Err(Error::Config { argument: "peers", problem: problem.to_owned() });
-        }
+        both(peers.as_ref(), member.as_ref())?;
         Ok(ServerConfig {
             rules,
             url,
@@ -101,6 +91,20 @@ impl ServerSettings {
             member,
             bounds: self.bounds.over(file.bounds.over(Bounds::default())),
         })
+    }
+
+    /// Whether what a file says goes together. Files that it names are not looked at: they may be
+    /// on another host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if a server would refuse it.
+    pub fn check(file: FileConfig) -> Result<(), Error> {
+        key_and_clients(file.curve_key.as_deref(), file.clients.as_ref())?;
+        let member = member(file.registry, file.name, file.advertise)?;
+        let rules = Self::default().rules(file.limits, file.rate)?;
+        let url = file.url.map_or_else(|| Url::parse(LOCAL_URL), Ok)?;
+        both(peers(&url, &rules, file.peers_url, file.peers)?.as_ref(), member.as_ref())
     }
 
     /// The rules of both. Where neither names a key nor a rate, all keys have the seed's limit.
@@ -117,6 +121,32 @@ impl ServerSettings {
         };
         Rules::new(ours.iter().cloned().chain(theirs), others.map(Limits::of_rate))
     }
+}
+
+/// The servers that count for each other with this one.
+fn peers(
+    url: &Url,
+    rules: &Rules,
+    peers_url: Option<Url>,
+    peers: Option<Vec<Url>>,
+) -> Result<Option<PeersConfig>, Error> {
+    match peers.filter(|peers| !peers.is_empty()) {
+        Some(peers) => PeersConfig::new(url, rules, peers_url, peers).map(Some),
+        None if peers_url.is_some() => {
+            let problem = "needs peers: the URLs of the other servers".to_owned();
+            Err(Error::Config { argument: "peers_url", problem })
+        }
+        None => Ok(None),
+    }
+}
+
+/// A server has others in one way only.
+fn both(peers: Option<&PeersConfig>, member: Option<&Member>) -> Result<(), Error> {
+    if peers.is_some() && member.is_some() {
+        let problem = "goes without a registry: with one, each key has one server that decides";
+        return Err(Error::Config { argument: "peers", problem: problem.to_owned() });
+    }
+    Ok(())
 }
 
 /// The server's place among several.
@@ -138,23 +168,31 @@ fn member(
     }
 }
 
+/// The file of the server's key and the list of clients: both, or neither.
+fn key_and_clients<'a>(
+    curve_key: Option<&'a Path>,
+    clients: Option<&'a ClientList>,
+) -> Result<Option<(&'a Path, &'a ClientList)>, Error> {
+    let bad = |argument, problem: &str| Error::Config { argument, problem: problem.to_owned() };
+    match (curve_key, clients) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(bad("clients", "needs curve_key: clients are known by their keys")),
+        (Some(_), None) => {
+            let problem = "needs clients: the file with the clients that are let in, or \"*\" for \
+                           whoever knows the server's public key";
+            Err(bad("curve_key", problem))
+        }
+        (Some(curve_key), Some(clients)) => Ok(Some((curve_key, clients))),
+    }
+}
+
 /// The server's key, and the clients that are let in.
 fn security(
     curve_key: Option<&Path>,
     clients: Option<&ClientList>,
 ) -> Result<Option<Security>, Error> {
-    let bad = |argument, problem: &str| Error::Config { argument, problem: problem.to_owned() };
-    let (curve_key, clients) = match (curve_key, clients) {
-        (None, None) => return Ok(None),
-        (None, Some(_)) => {
-            return Err(bad("clients", "needs curve_key: clients are known by their keys"));
-        }
-        (Some(_), None) => {
-            let problem = "needs clients: the file with the clients that are let in, or \"*\" for \
-                           whoever knows the server's public key";
-            return Err(bad("curve_key", problem));
-        }
-        (Some(curve_key), Some(clients)) => (curve_key, clients),
+    let Some((curve_key, clients)) = key_and_clients(curve_key, clients)? else {
+        return Ok(None);
     };
     let keys = read_secret("curve_key", curve_key)?;
     let clients = match clients {

@@ -127,7 +127,7 @@ def test_an_operator_changes_what_holds_for_a_key(
     assert not frozen
     assert (frozen.retry_after or 0) > 900
     status, output, error = ask("set-limit", "a", "much")
-    assert (status, output) == (3, "")
+    assert (status, output) == (2, "")
     assert re.fullmatch(r"zmqlocker: .*much.*\n", error)
 
 
@@ -348,6 +348,26 @@ def test_check_tells_programs_what_a_file_says_or_what_is_wrong(tmp_path: Path) 
         f"{file}:1:12:",
         f"{file}:2:1:",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('curve_key = "s.key"', "curve_key needs clients"),
+        ('clients = "*"', "clients needs curve_key"),
+        ('peers = ["tcp://b:7778"]\n[limits]\nc = "3 at once"', 'concurrency limit of "c"'),
+        ('peers_url = "tcp://*:7778"', "peers_url needs peers"),
+        ('name = "a"', "name is of no use without a registry"),
+        ('registry = "file:///r"\npeers = ["tcp://b:7778"]', "peers goes without a registry"),
+    ],
+)
+def test_check_says_what_does_not_go_together(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "zmqlocker.toml"
+    file.write_text(text)
+    status, output, error = zmqlocker("check", str(file))
+    assert (status, output) == (2, "")
+    assert error.startswith(f"{file}: ")
+    assert problem in error
 
 
 def test_the_demo_tells_programs_what_it_came_to() -> None:

@@ -146,7 +146,8 @@ def test_a_drain_serves_who_waits_and_lets_nobody_join(
     waiter = Waiter(server, client, PATIENCE)
     server.send(signal.SIGTERM)
     assert "1 wait, 1 leases are held" in server.line_with("stops within")
-    with LockerClient(server.url, timeout=0.3) as late, pytest.raises(LockerError):
+    stopping = pytest.raises(LockerError, match="the server is stopping")
+    with LockerClient(server.url, timeout=0.3) as late, stopping:
         late.lock("b").acquire()
     assert client.peek("default").allowed
     # A balancer sends nobody here any more, and nobody ends what is about to end by itself.

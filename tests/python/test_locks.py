@@ -140,6 +140,11 @@ def test_a_semaphore_has_its_permits_and_no_more(
         waiting.end().release()
     with pytest.raises(CostTooLarge, match="gpu"):
         client.semaphore("gpu", 4, cost=5).acquire()
+    client.set_limits("set", "2 at once")
+    with pytest.raises(KindMismatch, match='for permits, as was set: "2 at once"'):
+        client.lock("set").acquire()
+    with client.lock("held"), pytest.raises(KindMismatch, match='"held" is a lock'):
+        client.set_limits("held", "2 at once")
     with client.semaphore("gpu", 4), pytest.raises(KindMismatch, match="semaphore of 4"):
         client.semaphore("gpu", 5).acquire()
 

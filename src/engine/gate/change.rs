@@ -56,6 +56,11 @@ impl<A> Gate<A> {
         texts: &[&str],
     ) -> Result<Reply, Problem> {
         let limits = Limits::parse(texts).map_err(|error| config(&error))?;
+        let lock = self.table.find(Space::Locks, key).and_then(|id| self.table.get(id));
+        if lock.is_some_and(|state| !state.may_be_forgotten(now)) {
+            let message = format!("key {:?} is a lock: it has no limits", key.as_str());
+            return Err(Problem { code: Code::KindMismatch, message });
+        }
         let id = match (self.rules.find(key), self.table.find(Space::Limits, key)) {
             (None, Some(id)) => id,
             // A key that no rule knows gets its limits here.
@@ -75,6 +80,12 @@ impl<A> Gate<A> {
         state.rest_mut().own_limits = true;
         self.change_limits(now, id, Arc::new(limits));
         Ok(Reply::Done)
+    }
+
+    /// The limits of a key that were set for it alone.
+    pub(super) fn own_limits(&self, key: Key<'_>) -> Option<&Limits> {
+        let state = self.table.get(self.table.find(Space::Limits, key)?)?;
+        state.rest.as_ref().is_some_and(|rest| rest.own_limits).then_some(&*state.limits)
     }
 
     /// Lets a key that is in use have the limits that the rules give it at present. One that they

@@ -87,6 +87,8 @@ impl<A> Gate<A> {
             }
         } else if let Some(limits) = self.rules.named(key) {
             return mismatch(&format!("for permits, by the rule {:?}", &**limits.text(0)));
+        } else if let Some(limits) = self.own_limits(key) {
+            return mismatch(&format!("for permits, as was set: {:?}", &**limits.text(0)));
         }
         let (cost, size) = (mode.permits(), shape.at_once().get());
         if cost > size {
