@@ -1,7 +1,7 @@
 //! `zmqlocker check`: says whether a configuration file is right, and where it is not.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use clap::Args;
@@ -30,10 +30,12 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self) -> Result<Status, Failure> {
-        // A file that is not there is no wrong file.
+        // A file that cannot be read is no wrong file.
         let unreadable =
             |error: io::Error| Error::system("read the file", &format!("{}: {error}", self.file));
-        drop(File::open(&self.file).map_err(unreadable)?);
+        let most = FileConfig::TEXT_BYTES_MAX as u64;
+        let file = File::open(&self.file).map_err(unreadable)?;
+        file.take(most).read_to_end(&mut Vec::new()).map_err(unreadable)?;
         let config = read_config(Path::new(&self.file)).and_then(|config| {
             let named = |error| match error {
                 Error::Config { argument, problem } => {

@@ -38,11 +38,23 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn start(
-        now: Timestamp,
-        config: &ServerConfig,
-        endpoint: &Url,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(now: Timestamp, endpoint: &str) -> Result<Self, Error> {
+        let lines = Throttle::lines()?;
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            share: (0, 0),
+            greeted: Clients::default(),
+            greetings: Throttle::new(now, lines),
+            complaints: Throttle::new(now, lines),
+            shadows: Throttle::new(now, lines),
+            refusals: Refusals::new(now)?,
+            reporter: Reporter::default(),
+        })
+    }
+
+    /// The server serves.
+    pub(super) fn start(&self, config: &ServerConfig) -> Result<(), Error> {
+        let endpoint = &Url::parse(&self.endpoint)?;
         let patience = config.patience.as_secs_f64();
         let rules = Listed(&config.rules);
         let security = Secured(config.security.as_ref(), endpoint);
@@ -60,17 +72,7 @@ impl Journal {
                  tcp://127.0.0.1:PORT, an ipc:// path or a firewall where that is not wanted"
             );
         }
-        let lines = Throttle::lines()?;
-        Ok(Self {
-            endpoint: endpoint.to_string(),
-            share: (0, 0),
-            greeted: Clients::default(),
-            greetings: Throttle::new(now, lines),
-            complaints: Throttle::new(now, lines),
-            shadows: Throttle::new(now, lines),
-            refusals: Refusals::new(now)?,
-            reporter: Reporter::default(),
-        })
+        Ok(())
     }
 
     /// Whoever watches is told what happens from now on.

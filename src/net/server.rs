@@ -120,7 +120,7 @@ impl Server {
         let (ledger, found) = kept.unzip();
         let homes = joining::join(config, (&endpoint, number), &control, &mut machine)?;
         let peers = PeerLine::of(now, number, (&context, poll.registry()), config)?;
-        let mut journal = Journal::start(now, config, &Url::parse(&endpoint)?)?;
+        let mut journal = Journal::new(now, &endpoint)?;
         let (metrics, showing) = watch(now, config, &control, &mut journal)?;
         if let Some(found) = found {
             journal.found(now, found);
@@ -422,7 +422,7 @@ fn take_up(
     Ok((machine, Some((ledger, found))))
 }
 
-/// Starts to show how a server does, if it is to be watched; with it, what is shown. It ends when
+/// Says that a server serves, and starts to show how it does, if it is to be watched. It ends when
 /// that is dropped.
 fn watch(
     now: Timestamp,
@@ -430,8 +430,9 @@ fn watch(
     control: &Arc<Control>,
     journal: &mut Journal,
 ) -> Result<(Option<Metrics>, Option<Showing>), Error> {
-    let Some(address) = config.metrics else { return Ok((None, None)) };
-    let (port, sight) = MetricsPort::bind(address)?;
+    let port = config.metrics.map(MetricsPort::bind).transpose()?;
+    journal.start(config)?;
+    let Some((port, sight)) = port else { return Ok((None, None)) };
     journal.report_to(&sight.reporter());
     let metrics = port.serve(Arc::clone(control))?;
     Ok((Some(metrics), Some(Showing::new(now, sight, config.bounds))))

@@ -350,6 +350,13 @@ def test_check_tells_programs_what_a_file_says_or_what_is_wrong(tmp_path: Path) 
     ]
 
 
+def test_what_cannot_be_read_is_no_wrong_file(tmp_path: Path) -> None:
+    for file in (tmp_path / "nowhere.toml", tmp_path):
+        status, output, error = zmqlocker("check", str(file))
+        assert (status, output) == (3, "")
+        assert str(file) in error
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

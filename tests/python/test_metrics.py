@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import zmqlocker
 from conftest import PATIENCE, wait_until
 from keys import KeyRing
 from prometheus_client.parser import text_string_to_metric_families
@@ -261,6 +262,10 @@ def test_a_port_in_use_is_told_of(server: LockerServer) -> None:
     port = place(server)[1]
     with pytest.raises(ConfigError, match=f"metrics 127.0.0.1:{port} cannot be bound"):
         LockerServer(url="tcp://127.0.0.1:*", block=False, metrics=f"127.0.0.1:{port}")
+    status, _, errors = zmqlocker("serve", "--url=tcp://127.0.0.1:*", f"--metrics=127.0.0.1:{port}")
+    assert status == 2
+    assert "cannot be bound" in errors
+    assert "serving" not in errors
 
 
 def test_the_file_may_say_where(tmp_path: Path) -> None:
