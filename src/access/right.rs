@@ -1,6 +1,6 @@
 //! Which requests a client may make, by the keys that they are about.
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::engine::{Code, Key, Pattern, Problem, Reply, Request};
 use crate::error::Error;
@@ -89,26 +89,25 @@ impl Rights {
 /// it may look at; other clients are seen by those who may administer any key.
 #[must_use]
 pub fn needs<'a>(request: &Request<'a>) -> (Right, SmallVec<[Key<'a>; 1]>) {
-    match request {
-        Request::Acquire { demand, .. } => {
-            (Right::Use, demand.parts().iter().map(|(key, _)| *key).collect())
+    let right = match request {
+        Request::Acquire { .. }
+        | Request::Lock { .. }
+        | Request::Reclaim { .. }
+        | Request::Block { .. }
+        | Request::Freeze { .. } => Right::Use,
+        Request::Reset { .. } | Request::SetLimits { .. } | Request::Break { .. } => {
+            Right::Administer
         }
-        Request::Lock { wanted, .. } | Request::Reclaim { wanted, .. } => {
-            (Right::Use, wanted.locks.parts().iter().map(|(key, _)| *key).collect())
-        }
-        Request::Block { key, .. } | Request::Freeze { key, .. } => (Right::Use, smallvec![*key]),
-        Request::Peek { key, .. } => (Right::Look, smallvec![*key]),
-        Request::Reset { key } | Request::SetLimits { key, .. } | Request::Break { key, .. } => {
-            (Right::Administer, smallvec![*key])
-        }
-        Request::Commit { .. }
+        Request::Peek { .. }
+        | Request::Commit { .. }
         | Request::Release { .. }
         | Request::GiveBack { .. }
         | Request::Status
         | Request::Keys { .. }
         | Request::Clients { .. }
-        | Request::Locks { .. } => (Right::Look, SmallVec::new()),
-    }
+        | Request::Locks { .. } => Right::Look,
+    };
+    (right, request.keys())
 }
 
 fn missing(right: Right, key: Key<'_>) -> Problem {

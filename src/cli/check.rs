@@ -33,9 +33,8 @@ impl Check {
         // A file that cannot be read is no wrong file.
         let unreadable =
             |error: io::Error| Error::system("read the file", &format!("{}: {error}", self.file));
-        let most = FileConfig::TEXT_BYTES_MAX as u64;
-        let file = File::open(&self.file).map_err(unreadable)?;
-        file.take(most).read_to_end(&mut Vec::new()).map_err(unreadable)?;
+        let first_byte = |mut file: File| file.read(&mut [0]);
+        File::open(&self.file).and_then(first_byte).map_err(unreadable)?;
         let config = read_config(Path::new(&self.file)).and_then(|config| {
             let named = |error| match error {
                 Error::Config { argument, problem } => {

@@ -47,6 +47,12 @@ impl Conversation {
         }
     }
 
+    /// Whether one of the servers has said that it is about to stop.
+    #[must_use]
+    pub fn hears_of_a_stop(&self) -> bool {
+        self.talks.iter().any(|talk| talk.is_up && talk.closing_on == Some(talk.connection))
+    }
+
     /// A lease is lost. It is given back all the same: our beats would keep it for ever.
     pub(super) fn give_up_lease(&mut self, link: LinkId, grant: GrantId) {
         self.lost = true;

@@ -7,14 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use crate::asking::{LinkId, RequestId};
 use crate::cluster::Partition;
 use crate::config::{Place, Url};
 use crate::conversation::question::Question;
 use crate::conversation::{Conversation, Output, TELL_TIMEOUT, Talk};
-use crate::engine::{Code, GrantId, Key, Problem, Reply, Request};
+use crate::engine::{Code, GrantId, Problem, Reply, Request};
 use crate::time::Timestamp;
 use crate::wire::homes::HomeMap;
 use crate::wire::request::encode_request;
@@ -62,12 +60,6 @@ impl Conversation {
         self.homes.urls = urls.into_iter().map(|url| url.as_ref().into()).collect();
         self.homes.given = self.talks.len();
         self
-    }
-
-    /// Whether one of the servers has said that it is about to stop.
-    #[must_use]
-    pub fn hears_of_a_stop(&self) -> bool {
-        self.talks.iter().any(|talk| talk.is_up && talk.closing_on == Some(talk.connection))
     }
 
     /// Who is home of what, once a server has said so.
@@ -323,28 +315,12 @@ impl Conversation {
 
 /// The partition of the keys of a request: that of the first, which has the home of all of them.
 pub(super) fn partition_of(request: &Request<'_>) -> Option<Partition> {
-    keys_of(request).first().copied().map(Partition::of)
+    request.keys().first().copied().map(Partition::of)
 }
 
 /// The partition of a lease, if all its keys are of one: otherwise it cannot move.
 pub(super) fn whole_partition_of(request: &Request<'_>) -> Option<Partition> {
-    let mut all = keys_of(request).into_iter().map(Partition::of);
+    let mut all = request.keys().into_iter().map(Partition::of);
     let first = all.next()?;
     all.all(|other| other == first).then_some(first)
-}
-
-fn keys_of<'a>(request: &Request<'a>) -> SmallVec<[Key<'a>; 1]> {
-    match request {
-        Request::Acquire { demand, .. } => demand.parts().iter().map(|(key, _)| *key).collect(),
-        Request::Lock { wanted, .. } | Request::Reclaim { wanted, .. } => {
-            wanted.locks.parts().iter().map(|(key, _)| *key).collect()
-        }
-        Request::Break { key, .. }
-        | Request::Freeze { key, .. }
-        | Request::Peek { key, .. }
-        | Request::Reset { key }
-        | Request::SetLimits { key, .. }
-        | Request::Block { key, .. } => SmallVec::from_elem(*key, 1),
-        _ => SmallVec::new(),
-    }
 }

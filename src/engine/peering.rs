@@ -41,22 +41,15 @@ impl Peering {
     /// This server's part of so many permits, while it cannot know what others grant. It is one at
     /// the least: where there are more servers than permits, nobody would get any otherwise.
     #[must_use]
-    pub const fn share(&self, permits: u64) -> u64 {
-        let share = permits as u128 * self.in_touch as u128 / self.servers as u128;
-        #[allow(clippy::cast_possible_truncation, reason = "it is at most what it is a part of")]
-        let share = share as u64;
-        if share == 0 { 1 } else { share }
+    pub fn share(&self, permits: u64) -> u64 {
+        let share = u128::from(permits) * u128::from(self.in_touch) / u128::from(self.servers);
+        u64::try_from(share).unwrap_or(permits).max(1)
     }
 
     /// What so many permits count for where only a share of the rate may be used.
-    pub(super) const fn weigh(&self, permits: u64) -> u64 {
-        let weight = (permits as u128 * self.servers as u128).div_ceil(self.in_touch as u128);
-        if weight > u64::MAX as u128 {
-            return u64::MAX;
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "it was looked at")]
-        let weight = weight as u64;
-        weight
+    pub(super) fn weigh(&self, permits: u64) -> u64 {
+        let weight = u128::from(permits) * u128::from(self.servers);
+        u64::try_from(weight.div_ceil(u128::from(self.in_touch))).unwrap_or(u64::MAX)
     }
 
     /// How many permits of a limit may be granted that the others do not know of.

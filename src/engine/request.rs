@@ -244,6 +244,32 @@ pub enum Request<'a> {
     },
 }
 
+impl<'a> Request<'a> {
+    /// The keys that it is about, in its order. What is about a grant is about no key here.
+    #[must_use]
+    pub fn keys(&self) -> SmallVec<[Key<'a>; 1]> {
+        match self {
+            Self::Acquire { demand, .. } => demand.parts().iter().map(|(key, _)| *key).collect(),
+            Self::Lock { wanted, .. } | Self::Reclaim { wanted, .. } => {
+                wanted.locks.parts().iter().map(|(key, _)| *key).collect()
+            }
+            Self::Break { key, .. }
+            | Self::Freeze { key, .. }
+            | Self::Peek { key, .. }
+            | Self::Reset { key }
+            | Self::SetLimits { key, .. }
+            | Self::Block { key, .. } => SmallVec::from_elem(*key, 1),
+            Self::Commit { .. }
+            | Self::Release { .. }
+            | Self::GiveBack { .. }
+            | Self::Locks { .. }
+            | Self::Status
+            | Self::Keys { .. }
+            | Self::Clients { .. } => SmallVec::new(),
+        }
+    }
+}
+
 impl Request<'_> {
     /// The most limits that a key may be given.
     pub const LIMITS_MAX: usize = 8;

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use crate::cluster::{Partition, Standing};
-use crate::engine::{Code, Demand, Hold, Key, Problem, Request, RequestId, SessionId};
+use crate::engine::{Code, Hold, Key, Problem, Request, RequestId, SessionId};
 use crate::net::service::Service;
 use crate::time::Timestamp;
-
-type Keys<'a> = SmallVec<[Key<'a>; 1]>;
 
 impl Service {
     /// Whether a request is to be answered here and now. If not, its client is told who is home of
@@ -59,7 +55,7 @@ impl Service {
 
     fn judge_home(&mut self, now: Timestamp, request: &Request<'_>) -> Result<(), Problem> {
         let Some(homes) = &mut self.homes else { return Ok(()) };
-        let keys = keys_of(request);
+        let keys = request.keys();
         let partitions = || keys.iter().map(|key| (*key, Partition::of(*key)));
         let home = |partition| homes.map.homes[partition];
         let mut all = partitions().map(|(_, partition)| home(partition));
@@ -103,30 +99,6 @@ fn length_of(request: &Request<'_>) -> Option<Duration> {
         Request::Acquire { hold: Hold::Lease(term), .. } => Some(term.unrenewed()),
         Request::Lock { wanted, .. } => Some(wanted.term.unrenewed()),
         _ => None,
-    }
-}
-
-/// The keys that a request is about. What is about a grant is answered by whoever has it.
-fn keys_of<'a>(request: &Request<'a>) -> Keys<'a> {
-    let of_demand = |demand: &Demand<'a>| demand.parts().iter().map(|(key, _)| *key).collect();
-    match request {
-        Request::Acquire { demand, .. } => of_demand(demand),
-        Request::Lock { wanted, .. } | Request::Reclaim { wanted, .. } => {
-            wanted.locks.parts().iter().map(|(key, _)| *key).collect()
-        }
-        Request::Break { key, .. }
-        | Request::Freeze { key, .. }
-        | Request::Peek { key, .. }
-        | Request::Reset { key }
-        | Request::SetLimits { key, .. }
-        | Request::Block { key, .. } => SmallVec::from_elem(*key, 1),
-        Request::Commit { .. }
-        | Request::Release { .. }
-        | Request::GiveBack { .. }
-        | Request::Locks { .. }
-        | Request::Status
-        | Request::Keys { .. }
-        | Request::Clients { .. } => Keys::new(),
     }
 }
 
