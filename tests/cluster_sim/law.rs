@@ -1,15 +1,9 @@
 //! The promises of a cluster, held against what happens in true time.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::AddAssign;
 
-/// A promise that was broken, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub law: Law,
-    pub story: String,
-}
+pub type Violation = crate::trial::Violation<Law>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Law {
@@ -23,12 +17,6 @@ pub enum Law {
     Limit,
     /// A cluster that is left alone is whole again.
     Heal,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}: {}", self.law, self.story)
-    }
 }
 
 /// How often things happened that make the simulation worth its while.

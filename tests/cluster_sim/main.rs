@@ -17,14 +17,12 @@ mod random;
 #[path = "../cluster/registry.rs"]
 mod registry;
 mod server;
+#[path = "../sim/trial.rs"]
+mod trial;
 mod world;
 
-use std::ops::Range;
-use std::panic;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use crate::law::{Law, Tally, Violation};
+use crate::trial::{seeds, try_all};
 use crate::world::{SECOND, World};
 
 /// What features change is not here: all are tried without them, and some with them.
@@ -53,13 +51,6 @@ pub enum Mistake {
     NewHomeStartsAtOnce,
 }
 
-/// The seeds to try: so many, from the first on, unless the environment says otherwise.
-fn seeds(usual: u64) -> Range<u64> {
-    let number = |name| std::env::var(name).ok().map(|number| number.parse().unwrap());
-    let first = number("SIM_FIRST").unwrap_or(1);
-    first..first + number("SIM_SEEDS").unwrap_or(usual)
-}
-
 /// Lets things go wrong, and then all come to rest.
 fn simulate(seed: u64, mistake: Option<Mistake>) -> Result<Tally, Violation> {
     let mut world = World::new(seed, mistake);
@@ -68,45 +59,9 @@ fn simulate(seed: u64, mistake: Option<Mistake>) -> Result<Tally, Violation> {
     Ok(world.laws.tally)
 }
 
-/// Tries these seeds, on all processors.
-fn try_all(all: Range<u64>) -> (Tally, Vec<(u64, String)>) {
-    let next = AtomicU64::new(all.start);
-    let try_some = || {
-        let (mut tally, mut failures) = (Tally::default(), Vec::new());
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if !all.contains(&seed) {
-                return (tally, failures);
-            }
-            match panic::catch_unwind(|| simulate(seed, None)) {
-                Ok(Ok(more)) => tally += more,
-                Ok(Err(violation)) => failures.push((seed, violation.to_string())),
-                Err(_) => failures.push((seed, "it panics, see above".to_owned())),
-            }
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, Into::into);
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
-    thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(try_some)).collect();
-        for thread in running {
-            let (more, failed) = thread.join().unwrap();
-            tally += more;
-            failures.extend(failed);
-        }
-    });
-    failures.sort();
-    (tally, failures)
-}
-
 #[test]
 fn nobody_holds_what_another_one_holds_whatever_fails() {
-    let (tally, failures) = try_all(seeds(SEEDS));
-    for (seed, violation) in &failures {
-        println!("seed {seed} fails, SIM_FIRST={seed} SIM_SEEDS=1 tries it alone: {violation}");
-    }
-    assert!(failures.is_empty(), "{} seeds fail", failures.len());
-    println!("{tally:?}");
+    let tally = try_all(seeds(SEEDS), |seed| simulate(seed, None));
     assert!(tally.is_full() || seeds(SEEDS) != (1..SEEDS + 1), "too little happens: {tally:?}");
 }
 
@@ -123,12 +78,7 @@ const TWO_HOMES: [Law; 3] = [Law::OneHome, Law::Alone, Law::Rise];
 
 /// The mistake breaks one of these promises within the seeds, and no other one first.
 fn breaks(mistake: Mistake, laws: &[Law]) {
-    let found = (1..=SEEDS).find_map(|seed| {
-        let violation = simulate(seed, Some(mistake)).err()?;
-        println!("{mistake:?} is found by seed {seed}: {violation}");
-        Some(violation.law)
-    });
-    assert!(found.is_some_and(|law| laws.contains(&law)), "{mistake:?}: {found:?}");
+    trial::breaks(mistake, laws, SEEDS, |seed| simulate(seed, Some(mistake)));
 }
 
 #[test]

@@ -91,6 +91,23 @@ impl Side {
     }
 }
 
+/// A client that knows two servers, of which A is home of everything.
+fn homes_at_a() -> Side {
+    let mut side = Side::new(2);
+    side.meet(A, &map(1, 0, Some(0)));
+    side.meet(B, &map(1, 1, Some(0)));
+    side.drain();
+    side
+}
+
+/// The same, and it holds a lock that A has granted.
+fn holding_at_a() -> (Side, GrantId) {
+    let (mut side, grant) = (homes_at_a(), GrantId(5));
+    side.lock_from(A, grant);
+    side.drain();
+    (side, grant)
+}
+
 #[test]
 fn a_request_that_comes_to_the_wrong_server_is_asked_at_the_home_under_its_number() {
     let mut side = Side::new(2);
@@ -154,10 +171,7 @@ fn where_nobody_is_home_it_is_asked_again_after_a_pause_until_the_time_of_the_ca
 
 #[test]
 fn when_the_home_is_gone_another_server_is_asked_who_it_is() {
-    let mut side = Side::new(2);
-    side.meet(A, &map(1, 0, Some(0)));
-    side.meet(B, &map(1, 1, Some(0)));
-    side.drain();
+    let mut side = homes_at_a();
     let id = side.ask(&spend(), Some(10_000));
     assert_eq!(side.asked(), [(A, id)]);
     side.handle(&Input::Down(A));
@@ -181,13 +195,7 @@ fn an_old_map_changes_nothing() {
 
 #[test]
 fn a_lease_that_has_moved_is_reclaimed_at_its_home_and_is_the_same_for_its_holder() {
-    let mut side = Side::new(2);
-    side.meet(A, &map(1, 0, Some(0)));
-    side.meet(B, &map(1, 1, Some(0)));
-    side.drain();
-    let grant = GrantId(5);
-    side.lock_from(A, grant);
-    side.drain();
+    let (mut side, grant) = holding_at_a();
     side.hear(A, |body| encode_moved(body, &[grant]));
     let reclaim = side.asked();
     assert!(matches!(reclaim[..], [(A, _)]), "the map says so still");
@@ -209,13 +217,7 @@ fn a_lease_that_has_moved_is_reclaimed_at_its_home_and_is_the_same_for_its_holde
 fn a_lease_that_moves_while_it_is_given_back_is_given_back_at_its_home() {
     // As an errand, by a caller that waits for the answer, and while it is being reclaimed.
     for way in 0..3 {
-        let mut side = Side::new(2);
-        side.meet(A, &map(1, 0, Some(0)));
-        side.meet(B, &map(1, 1, Some(0)));
-        side.drain();
-        let grant = GrantId(5);
-        side.lock_from(A, grant);
-        side.drain();
+        let (mut side, grant) = holding_at_a();
         if way == 2 {
             side.hear(A, |body| encode_moved(body, &[grant]));
             side.drain();
@@ -248,13 +250,7 @@ fn a_lease_that_moves_while_it_is_given_back_is_given_back_at_its_home() {
 
 #[test]
 fn a_lease_that_no_home_knows_is_lost_when_that_is_said() {
-    let mut side = Side::new(2);
-    side.meet(A, &map(1, 0, Some(0)));
-    side.meet(B, &map(1, 1, Some(0)));
-    side.drain();
-    let grant = GrantId(5);
-    side.lock_from(A, grant);
-    side.drain();
+    let (mut side, grant) = holding_at_a();
     side.handle(&Input::Down(A));
     let reclaim = side.asked();
     assert!(matches!(reclaim[..], [(B, _)]));

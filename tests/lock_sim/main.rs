@@ -10,18 +10,11 @@ mod desk;
 mod locks;
 #[path = "../sim/random.rs"]
 mod random;
-
-use std::ops::Range;
+#[path = "../sim/trial.rs"]
+mod trial;
 
 use crate::clock::Clock;
 use crate::random::Random;
-
-/// The seeds to try: so many, from the first on, unless the environment says otherwise.
-fn seeds(usual: u64) -> Range<u64> {
-    let number = |name| std::env::var(name).ok().map(|number| number.parse().unwrap());
-    let first = number("SIM_FIRST").unwrap_or(1);
-    first..first + number("SIM_SEEDS").unwrap_or(usual)
-}
 
 /// A clock that has an origin of its own, and is a little too fast or too slow.
 fn any_clock(random: &mut Random) -> Clock {

@@ -4,6 +4,15 @@ use zmq::{Context, DEALER, ROUTER, Socket};
 
 const PATIENCE_MS: i32 = 20_000;
 
+/// A server and where it is.
+fn serve(context: &Context) -> (Socket, String) {
+    let server = context.socket(ROUTER).unwrap();
+    server.set_rcvtimeo(PATIENCE_MS).unwrap();
+    server.bind("tcp://127.0.0.1:*").unwrap();
+    let endpoint = server.get_last_endpoint().unwrap().unwrap();
+    (server, endpoint)
+}
+
 /// A peer of that name; of none if it is empty.
 fn peer(context: &Context, endpoint: &str, name: &[u8]) -> Socket {
     let peer = context.socket(DEALER).unwrap();
@@ -29,10 +38,7 @@ fn served(server: &Socket, peer: &Socket) -> Vec<u8> {
 #[test]
 fn peers_whose_name_is_taken_are_served() {
     let context = Context::new();
-    let server = context.socket(ROUTER).unwrap();
-    server.set_rcvtimeo(PATIENCE_MS).unwrap();
-    server.bind("tcp://127.0.0.1:*").unwrap();
-    let endpoint = server.get_last_endpoint().unwrap().unwrap();
+    let (server, endpoint) = serve(&context);
     let come = |()| {
         let peer = peer(&context, &endpoint, b"other");
         let name = served(&server, &peer);
@@ -49,10 +55,7 @@ fn peers_whose_name_is_taken_are_served() {
 #[test]
 fn a_name_that_the_server_is_about_to_give_is_not_taken() {
     let context = Context::new();
-    let server = context.socket(ROUTER).unwrap();
-    server.set_rcvtimeo(PATIENCE_MS).unwrap();
-    server.bind("tcp://127.0.0.1:*").unwrap();
-    let endpoint = server.get_last_endpoint().unwrap().unwrap();
+    let (server, endpoint) = serve(&context);
     let first = peer(&context, &endpoint, b"");
     let given = served(&server, &first);
     let number = u32::from_be_bytes(given[1..].try_into().unwrap());

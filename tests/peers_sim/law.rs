@@ -1,17 +1,11 @@
 //! The promises of servers that count for each other, held against what happens in true time.
 
-use std::fmt;
 use std::ops::AddAssign;
 
 use crate::Weather;
 use crate::limits::{Kind, LIMITS, MILLI, untold};
 
-/// A promise that was broken, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub law: Law,
-    pub story: String,
-}
+pub type Violation = crate::trial::Violation<Law>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Law {
@@ -24,12 +18,6 @@ pub enum Law {
     Serve,
     /// Servers that are left alone are in touch, and have all counted the same.
     Agree,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}: {}", self.law, self.story)
-    }
 }
 
 /// How often things happened that make the simulation worth its while.

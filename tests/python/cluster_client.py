@@ -21,6 +21,7 @@ async def ask_until(asker: Asker, until: int) -> None:
     while boot_time() < until:
         with contextlib.suppress(ServerUnavailable):
             await asker.try_acquire()
+        # The pace of a client: without it the processor would be all that is tested.
         await asyncio.sleep(0.005)
 
 

@@ -21,6 +21,21 @@ PATIENCE = 60.0
 CLIENTS, PEERS = 2379, 2380
 
 
+def etcd(name: str, folder: Path, client: str, peers: dict[str, str]) -> list[str]:
+    """The command of a node, which serves clients at this URL and knows all nodes by theirs."""
+    options = {
+        "name": name,
+        "data-dir": str(folder),
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peers[name],
+        "initial-advertise-peer-urls": peers[name],
+        "initial-cluster": ",".join(f"{one}={url}" for one, url in peers.items()),
+        "log-level": "error",
+    }
+    return ["etcd", *(f"--{option}={value}" for option, value in options.items())]
+
+
 class EtcdNodes:
     """Nodes on these hosts, with Debian's defaults: a leader is missed after a second."""
 
@@ -38,19 +53,10 @@ class EtcdNodes:
         return f"etcd://{nodes}/zmqlocker"
 
     def _start(self, name: str) -> subprocess.Popen[str]:
-        options = {
-            "name": name,
-            "data-dir": str(self._folder / name),
-            "listen-client-urls": self.at(name),
-            "advertise-client-urls": self.at(name),
-            "listen-peer-urls": self.at(name, PEERS),
-            "initial-advertise-peer-urls": self.at(name, PEERS),
-            "initial-cluster": ",".join(f"{one}={self.at(one, PEERS)}" for one in self.names),
-            "log-level": "error",
-        }
-        arguments = [f"--{option}={value}" for option, value in options.items()]
+        peers = {one: self.at(one, PEERS) for one in self.names}
+        command = etcd(name, self._folder / name, self.at(name), peers)
         # What it says of lost peers is for nobody here.
-        return self._hosts.start(name, "etcd", *arguments, stderr=subprocess.DEVNULL)
+        return self._hosts.start(name, *command, stderr=subprocess.DEVNULL)
 
     def start_again(self, name: str) -> None:
         self.processes[name] = self._start(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import ZMQLOCKER, zmqlocker
@@ -39,9 +39,9 @@ def top() -> Iterator[Callable[..., Terminal]]:
     """Start the view on terminals; whatever still runs at the end of the test is killed."""
     started: list[Terminal] = []
 
-    def start(*arguments: str, **options: int | str) -> Terminal:
+    def start(*arguments: str, **options: Any) -> Terminal:
         command = [*ZMQLOCKER, "top", "--interval=0.1", *arguments]
-        started.append(Terminal(command, **options))  # type: ignore[arg-type]
+        started.append(Terminal(command, **options))
         return started[-1]
 
     yield start

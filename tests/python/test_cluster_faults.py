@@ -238,6 +238,7 @@ def have_faults(seconds: float, seed: int, folder: Path) -> Run:
         cluster = Cluster(run, until, hosts, folder)
         stack.callback(cluster.close)
         while boot_time() < until:
+            # Faults come at any time, whatever has happened by then.
             time.sleep(cluster.dice.uniform(0.02, 0.5))
             cluster.fault()
         cluster.finish()

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
@@ -34,14 +34,14 @@ class Fleet:
                 each.bind(("127.0.0.1", 0))
             urls = [f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
         self.urls, self.peers_urls = urls[:count], urls[count:]
-        self._options = options
+        self.options = options
         self.running = [self._start(place) for place in range(count)]
 
     def _start(self, place: int) -> Serving:
         # All are given the same list, in which each finds itself.
         peers = [f"--peer={url}" for url in self.peers_urls]
         own = f"--peers-url={self.peers_urls[place]}"
-        return Serving(own, *peers, *self._options, url=self.urls[place])
+        return Serving(own, *peers, *self.options, url=self.urls[place])
 
     def await_touch(self, place: int, *others: int) -> None:
         """Wait until a server is in touch with these others."""
@@ -166,7 +166,8 @@ def test_other_limits_of_a_key_are_an_error_that_names_all(fleet: Callable[..., 
     servers = fleet("--limit=k=9/h", count=2)
     servers.all_in_touch()
     servers.running[1].kill()
-    servers._options = ("--limit=k=5/h",)  # noqa: SLF001 - the second is given another limit
+    # The second is given another limit.
+    servers.options = ("--limit=k=5/h",)
     servers.restart(1)
     servers.await_touch(1, 0)
     assert granted(servers.urls[0], "k", 2) == 2
@@ -270,9 +271,9 @@ def test_locks_and_permits_that_are_held_are_refused(free_url: str) -> None:
         ({"peers": ["tcp://a:1"], "peers_url": "tcp://1.2.3.4:1"}, "peers_url .* cannot be bound"),
     ],
 )
-def test_what_cannot_be_is_told(free_url: str, options: dict[str, object], problem: str) -> None:
+def test_what_cannot_be_is_told(free_url: str, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        LockerServer(**{"url": free_url, "block": False, **options})  # type: ignore[arg-type]
+        LockerServer(**{"url": free_url, "block": False, **options})
 
 
 def test_the_command_tells_nobody_on_other_hosts_without_a_key() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import zmqlocker
@@ -250,11 +250,11 @@ def test_the_registry_of_another_cluster_is_refused(registry: str) -> None:
     ],
 )
 def test_bad_settings_are_refused_by_name(
-    registry: str, arguments: dict[str, str | None], told: str
+    registry: str, arguments: dict[str, Any], told: str
 ) -> None:
-    good = {"url": "tcp://127.0.0.1:*", "registry": registry, "name": "a"}
+    good: dict[str, Any] = {"url": "tcp://127.0.0.1:*", "registry": registry, "name": "a"}
     with pytest.raises(ConfigError, match=told):
-        LockerServer(block=False, **{**good, **arguments})  # type: ignore[arg-type]
+        LockerServer(block=False, **{**good, **arguments})
 
 
 def test_what_is_used_outlives_all_servers_that_stop_in_order(registry: str) -> None:

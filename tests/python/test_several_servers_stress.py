@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import etcd_nodes
 import pytest
 from conftest import PATIENCE
 from exclusion import read, sections, violations
@@ -45,17 +46,8 @@ def etcd(tmp_path: Path) -> Iterator[Registry]:
     """A registry in etcd."""
     ports = [_free_port(), _free_port()]
     client, peer = (f"http://127.0.0.1:{port}" for port in ports)
-    options = {
-        "name": "one",
-        "data-dir": str(tmp_path / "etcd"),
-        "listen-client-urls": client,
-        "advertise-client-urls": client,
-        "listen-peer-urls": peer,
-        "initial-advertise-peer-urls": peer,
-        "initial-cluster": f"one={peer}",
-    }
     with (tmp_path / "etcd.log").open("w") as log:
-        command = ["etcd", *(f"--{name}={value}" for name, value in options.items())]
+        command = etcd_nodes.etcd("one", tmp_path / "etcd", client, {"one": peer})
         process = subprocess.Popen(command, stdout=log, stderr=log)
     yield Registry(f"etcd://127.0.0.1:{ports[0]}", process)
     process.kill()

@@ -1,19 +1,13 @@
 //! The promises of locks, held against what happens in true time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::ops::AddAssign;
 
 use zmqlocker::engine::{GrantId, Mode};
 
 use crate::locks::plan::{BOOK, POOL, POOL_SIZE, Parts};
 
-/// A promise that was broken, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub law: Law,
-    pub story: String,
-}
+pub type Violation = crate::trial::Violation<Law>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Law {
@@ -27,12 +21,6 @@ pub enum Law {
     Return,
     /// A client that holds nothing and waits for nothing says nothing.
     Silence,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}: {}", self.law, self.story)
-    }
 }
 
 /// How often things happened that make the simulation worth its while.

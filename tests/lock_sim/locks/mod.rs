@@ -7,12 +7,10 @@ mod plan;
 mod server;
 mod world;
 
-use std::panic;
-
 use crate::locks::law::{Law, Tally, Violation};
 use crate::locks::plan::SECOND;
 use crate::locks::world::World;
-use crate::seeds;
+use crate::trial::{self, seeds, try_all};
 
 const SEEDS: u64 = 300;
 
@@ -84,40 +82,26 @@ fn simulate(mut world: World) -> Result<Tally, Violation> {
     Ok(world.laws.tally)
 }
 
-/// Tries all seeds, and tells of those that fail. What has happened in all of them together.
-fn try_all(world: Make) -> Tally {
-    let mut tally = Tally::default();
-    let mut failures = Vec::new();
-    for seed in seeds(SEEDS) {
-        match panic::catch_unwind(|| simulate(world(seed, None))) {
-            Ok(Ok(more)) => tally += more,
-            Ok(Err(violation)) => failures.push((seed, violation.to_string())),
-            Err(_) => failures.push((seed, "it panics, see above".to_owned())),
-        }
-    }
-    for (seed, violation) in &failures {
-        println!("seed {seed} fails, SIM_FIRST={seed} SIM_SEEDS=1 tries it alone: {violation}");
-    }
-    assert!(failures.is_empty(), "{} seeds fail", failures.len());
-    println!("{tally:?}");
-    tally
+/// What happens in all seeds of such worlds together.
+fn try_worlds(world: Make) -> Tally {
+    try_all(seeds(SEEDS), |seed| simulate(world(seed, None)))
 }
 
 #[test]
 fn locks_keep_their_promises_whatever_fails() {
-    let tally = try_all(World::new);
+    let tally = try_worlds(World::new);
     assert!(tally.is_full() || seeds(SEEDS) != (1..SEEDS + 1), "too little happens: {tally:?}");
 }
 
 #[test]
 fn what_is_given_back_is_free_however_long_the_link_was_down() {
-    let tally = try_all(World::with_outages);
+    let tally = try_worlds(World::with_outages);
     assert!(tally.is_full() || seeds(SEEDS) != (1..SEEDS + 1), "too little happens: {tally:?}");
 }
 
 #[test]
 fn a_run_that_knows_of_no_other_gives_nobody_a_lock_back_that_others_have_had_since() {
-    let tally = try_all(World::without_disk);
+    let tally = try_worlds(World::without_disk);
     assert!(tally.reclaims > 0, "nothing is reclaimed: {tally:?}");
 }
 
@@ -135,12 +119,7 @@ fn breaks(mistake: Mistake, law: Law) {
 }
 
 fn breaks_in(world: Make, mistake: Mistake, law: Law) {
-    let found = (1..=SEEDS).find_map(|seed| {
-        let violation = simulate(world(seed, Some(mistake))).err()?;
-        println!("{mistake:?} is found by seed {seed}: {violation}");
-        Some(violation)
-    });
-    assert_eq!(found.map(|violation| violation.law), Some(law), "{mistake:?}");
+    trial::breaks(mistake, &[law], SEEDS, |seed| simulate(world(seed, Some(mistake))));
 }
 
 #[test]
