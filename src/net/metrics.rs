@@ -44,6 +44,12 @@ impl MetricsPort {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(system)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system)?;
         let (sight, watching) = sight(waker);
+        Ok((Self { address, url, poll, listener, watching }, sight))
+    }
+
+    /// Starts to serve.
+    pub(super) fn serve(self, control: Arc<Control>) -> Result<Metrics, Error> {
+        let Self { address, url, poll, listener, watching } = self;
         log::info!(target: LOG, event = "metrics", url = url.as_str(); "metrics at {url}");
         if !address.is_local() {
             log::warn!(
@@ -52,12 +58,6 @@ impl MetricsPort {
                  clients; use 127.0.0.1:PORT or a firewall where that is not wanted"
             );
         }
-        Ok((Self { address, url, poll, listener, watching }, sight))
-    }
-
-    /// Starts to serve.
-    pub(super) fn serve(self, control: Arc<Control>) -> Result<Metrics, Error> {
-        let Self { address, url, poll, listener, watching } = self;
         let watcher = Watcher::new((poll, listener), address.is_local(), watching, control);
         let thread = thread::Builder::new()
             .name("zmql-metrics".to_owned())
