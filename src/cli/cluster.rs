@@ -44,7 +44,7 @@ impl Cluster {
         };
         let seen = self.ask_all(&map);
         self.options.print(&object(&map, &seen), &text(&map, &seen))?;
-        let is_well = seen.iter().all(|one| one.heard.is_ok()) && homeless(&map) == 0;
+        let is_well = seen.iter().all(|one| one.heard.is_ok()) && map.count(None) == 0;
         Ok(if is_well { Status::Done } else { Status::Refused })
     }
 
@@ -59,17 +59,12 @@ impl Cluster {
             let asked: Vec<_> = asked.collect();
             let seen = asked.into_iter().enumerate().map(|(place, (server, thread))| {
                 let broke = |_| Err(Error::Closed);
-                let homes = map.homes.iter().filter(|(_, home)| **home == Some(place)).count();
-                Seen { server, homes, heard: thread.join().unwrap_or_else(broke) }
+                let heard = thread.join().unwrap_or_else(broke);
+                Seen { server, homes: map.count(Some(place)), heard }
             });
             seen.collect()
         })
     }
-}
-
-/// How many partitions have no home.
-fn homeless(map: &HomeMap) -> usize {
-    map.homes.iter().filter(|(_, home)| home.is_none()).count()
 }
 
 fn text(map: &HomeMap, seen: &[Seen<'_>]) -> String {
@@ -95,8 +90,8 @@ fn text(map: &HomeMap, seen: &[Seen<'_>]) -> String {
             text += &fitting(&format!("{}: {error}", server.name));
         }
     }
-    let (epoch, homeless) = (map.epoch, homeless(map));
-    let homes = match homeless {
+    let epoch = map.epoch;
+    let homes = match map.count(None) {
         0 => "each with a home".to_owned(),
         some => format!("{some} of them without a home"),
     };
@@ -117,6 +112,6 @@ fn object(map: &HomeMap, seen: &[Seen<'_>]) -> Object {
     Object::new()
         .with("epoch", &map.epoch)
         .with("partitions", &Partition::COUNT)
-        .with("homeless", &homeless(map))
+        .with("homeless", &map.count(None))
         .with("servers", &servers.collect::<Vec<_>>())
 }

@@ -100,7 +100,7 @@ impl Homes {
 
     /// Whether it is known who is home of what, and this server is one of them.
     fn has_joined(&self) -> bool {
-        self.map.me.is_some() && self.map.homes.iter().all(|(_, home)| home.is_some())
+        self.map.me.is_some() && self.map.count(None) == 0
     }
 
     /// Takes up who is home of what, as it is seen now.
@@ -254,8 +254,7 @@ impl Service {
         let Some(homes) = &mut self.homes else { return };
         homes.remember();
         self.journal.note_taken(std::mem::take(&mut homes.taken));
-        let count = |place| homes.map.homes.iter().filter(|(_, home)| **home == place).count();
-        let ours = if homes.map.me.is_some() { count(homes.map.me) } else { 0 };
+        let ours = homes.map.me.map_or(0, |me| homes.map.count(Some(me)));
         self.journal.note_share(ours, homes.map.servers.len());
         if homes.has_joined() {
             self.control.has_joined();

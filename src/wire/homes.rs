@@ -37,6 +37,12 @@ impl HomeMap {
     /// The most servers that a map has: each partition may have a home of its own.
     pub const SERVERS_MAX: usize = Partition::COUNT;
 
+    /// How many partitions have the server at this place as their home; with `None`, have no home.
+    #[must_use]
+    pub fn count(&self, home: Option<usize>) -> usize {
+        self.homes.iter().filter(|(_, one)| **one == home).count()
+    }
+
     /// The home of a partition, if it has one.
     #[must_use]
     pub fn home_of(&self, partition: Partition) -> Option<&HomeServer> {

@@ -117,7 +117,8 @@ impl<A> Gate<A> {
         found
     }
 
-    fn serve_all(&mut self, now: Timestamp) {
+    /// Serves all keys that somebody waits for.
+    pub(super) fn serve_all(&mut self, now: Timestamp) {
         let keys: BTreeSet<KeyId> = self
             .waiters
             .ids()

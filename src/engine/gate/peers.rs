@@ -27,11 +27,7 @@ impl<A> Gate<A> {
         if !standing.is_told {
             self.is_known(now, u64::MAX);
         }
-        let waiters = self.waiters.ids().filter_map(|waiter| self.waiters.get(waiter));
-        let keys = waiters.flat_map(|waiter| waiter.ask.parts.iter().map(|(key, _)| *key));
-        for key in keys.collect::<Vec<_>>() {
-            self.serve(now, key);
-        }
+        self.serve_all(now);
     }
 
     /// Permits of a key were taken: others are to be told, and it may have to be recorded.
