@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import urllib.parse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from zmqlocker import AuthError, ConfigError, LockerClient, LockerServer, LockTi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LIMITS: Any = {"api": "3/h", "gpu": "2 at once", "tenant:*": "5/h"}
 
