@@ -89,6 +89,7 @@ def test_what_a_server_does_not_do_for_others_keys_is_counted(tmp_path: Path) ->
         return sum(one(scrape(server), name) for server in servers)
 
     with sharing(tmp_path) as servers:
+        assert total("zmqlocker_forwarded_total") == 0
         # Only one of them is home of the key "default".
         with zmq.Context() as context:
             for server in servers:
@@ -97,14 +98,14 @@ def test_what_a_server_does_not_do_for_others_keys_is_counted(tmp_path: Path) ->
                     asker.connect(server.url)
                     asker.send(b"let me go")
                     assert asker.recv() == b"go"
-        assert total("zmqlocker_forwarded_total") == 1
-        assert total("zmqlocker_not_home_total") == 0
+        assert total("zmqlocker_forwarded_total") >= 1
+        before = total("zmqlocker_not_home_total")
         # The others have to know of a long lease before there is one.
         with (
             LockerClient(servers[0].url, timeout=PATIENCE) as client,
             client.lock("nightly", ttl=9.0),
         ):
-            assert total("zmqlocker_not_home_total") >= 1
+            assert total("zmqlocker_not_home_total") > before
 
 
 def test_what_comes_from_a_dead_server_counts_as_taken(tmp_path: Path) -> None:
