@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use zmqlocker::cluster::{Overview, Partition, ServerName, Wish};
 
 use crate::law::Law;
-use crate::world::{Event, MILLI, SECOND, SERVERS, World};
+use crate::world::{Event, MILLI, SERVERS, World};
 
 impl World {
     /// An operator wants something, of a server that may not be there and may never be.
@@ -24,7 +24,7 @@ impl World {
             4 | 5 => Wish::Drain(name),
             _ => Wish::Undrain(name),
         };
-        let again = self.now + random.range(20 * MILLI, 2 * SECOND);
+        let again = self.now + random.range(20 * MILLI, 600 * MILLI);
         self.laws.tally.wishes += 1;
         self.registry.transact(&wish.transaction(), false);
         self.at(again, Event::Wish);
