@@ -57,11 +57,11 @@ impl Cluster {
             let problem = "names a server that is alone: it was started without a registry";
             return Err(Error::Config { argument: "url", problem: problem.to_owned() }.into());
         };
-        let wished = self.ask_registry();
+        let registry = self.ask_registry();
         let seen = self.ask_all(&map);
-        self.options.print(&object(&map, &seen, &wished), &text(&map, &seen, &wished))?;
+        self.options.print(&object(&map, &seen, &registry), &text(&map, &seen, &registry))?;
         let answers = seen.iter().all(|one| one.heard.is_ok());
-        let is_well = answers && map.count(None) == 0 && !matches!(wished, Some(Err(_)));
+        let is_well = answers && map.count(None) == 0 && !matches!(registry, Some(Err(_)));
         Ok(if is_well { Status::Done } else { Status::Refused })
     }
 
@@ -90,7 +90,7 @@ impl Cluster {
     }
 }
 
-fn text(map: &HomeMap, seen: &[Seen<'_>], wished: &Wished) -> String {
+fn text(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> String {
     let mut table = Table::new(["NAME", "HOMES", "UP", "ALLOWED", "REFUSED", "WAIT", "URL"]);
     for Seen { server, homes, heard } in seen {
         let told = |tell: &dyn Fn(&ServerStatus) -> String| {
@@ -113,7 +113,7 @@ fn text(map: &HomeMap, seen: &[Seen<'_>], wished: &Wished) -> String {
             text += &fitting(&format!("{}: {error}", server.name));
         }
     }
-    match wished {
+    match registry {
         Some(Ok(wishes)) => lines_of(map, wishes).iter().for_each(|line| text += &fitting(line)),
         Some(Err(error)) => text += &fitting(&error.to_string()),
         None => {}
@@ -143,7 +143,7 @@ fn lines_of(map: &HomeMap, wishes: &Wishes) -> Vec<String> {
     lines
 }
 
-fn object(map: &HomeMap, seen: &[Seen<'_>], wished: &Wished) -> Object {
+fn object(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> Object {
     let servers = seen.iter().map(|Seen { server, homes, heard }| {
         let object = Object::new()
             .with("name", &*server.name)
@@ -154,7 +154,7 @@ fn object(map: &HomeMap, seen: &[Seen<'_>], wished: &Wished) -> Object {
             Err(error) => object.with("error", &error.to_string()),
         }
     });
-    let wishes = wished.as_ref().and_then(|wished| wished.as_ref().ok());
+    let wishes = registry.as_ref().and_then(|told| told.as_ref().ok());
     let drained = wishes.map(|it| it.drained.iter().map(ServerName::as_str).collect::<Vec<_>>());
     let moves = wishes.map(|wishes| {
         let moves = wishes.moves.iter();
@@ -168,7 +168,7 @@ fn object(map: &HomeMap, seen: &[Seen<'_>], wished: &Wished) -> Object {
         .with("servers", &servers.collect::<Vec<_>>())
         .with("drained", &drained)
         .with("moves", &moves);
-    match wished {
+    match registry {
         Some(Err(error)) => object.with("error", &error.to_string()),
         _ => object,
     }
