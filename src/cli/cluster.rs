@@ -25,8 +25,8 @@ Example: zmqlocker cluster --timeout 1
 HOMES is of how many of the 64 partitions of the keys a server is home; UP is for how long it \
 runs. ALLOWED and REFUSED count requests since then. Any of the servers may be asked.
 
-Exit status: 0 all servers answer and each partition has a home, 1 not so, or the registry does not \
-answer, 2 wrong usage, or a server that is alone, 3 no server or another failure.")]
+Exit status: 0 all servers answer and each partition has a home, 1 not so, or the registry does \
+not answer, 2 wrong usage, or a server that is alone, 3 no server or another failure.")]
 pub(super) struct Cluster {
     #[command(subcommand)]
     wish: Option<WishCommand>,

@@ -44,8 +44,8 @@ impl WishCommand {
 #[command(after_help = "\
 Example: zmqlocker cluster move --key invoice:42 db2-7777
 
-What is used and held goes along, and clients follow. While the server is not there, or is drained, \
-the partition goes to another one. `zmqlocker cluster unmove` takes it back.
+What is used and held goes along, and clients follow. While the server is not there, or is \
+drained, the partition goes to another one. `zmqlocker cluster unmove` takes it back.
 
 Exit status: 0 it is there, 1 it is not there yet, or the server is drained, 2 wrong usage, 3 no \
 registry or another failure.")]
@@ -79,11 +79,11 @@ pub(super) struct Unmove {
 Example: zmqlocker cluster drain db2-7777 && ssh db2 systemctl restart zmqlocker
 
 The server goes on running, and tells clients who is home. Where all servers that are there are \
-drained, that counts for nothing: each partition needs a home. `zmqlocker cluster undrain` takes it \
-back.
+drained, that counts for nothing: each partition needs a home. `zmqlocker cluster undrain` takes \
+it back.
 
-Exit status: 0 it is home of nothing, 1 it still is of something, or all others are drained, 2 wrong \
-usage, 3 no registry or another failure.")]
+Exit status: 0 it is home of nothing, 1 it still is of something, or all others are drained, 2 \
+wrong usage, 3 no registry or another failure.")]
 pub(super) struct Drain {
     /// The server, by the name that `zmqlocker cluster` shows.
     name: String,

@@ -1,5 +1,5 @@
-//! Which server should be home of which partition: as operators want it, and apart from that evenly,
-//! with few moves, the same for all who see the same.
+//! Which server should be home of which partition: as operators want it, and apart from that
+//! evenly, with few moves, the same for all who see the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -145,7 +145,7 @@ def test_what_is_moved_is_shown_until_it_is_taken_back(registry: str) -> None:
 
 
 def test_a_drained_server_is_home_of_nothing_until_that_is_taken_back(registry: str) -> None:
-    with Cluster(registry, "k=5/h") as cluster:
+    with Cluster(registry, "k=5/h", "default=2/h") as cluster:
         asked = cluster.servers["s1"].url
         assert wish(registry, "drain", "s1", "--json") == (0, '{"name": "s1", "done": true}\n', "")
         wait_until(lambda: homes(asked) == {"s0": 32, "s1": 0, "s2": 32})
@@ -154,6 +154,7 @@ def test_a_drained_server_is_home_of_nothing_until_that_is_taken_back(registry: 
         # It answers those who know it alone.
         with LockerClient(asked) as client:
             assert client.try_acquire("k", cost=4).allowed
+            assert [client.next() for _ in range(3)] == ["go", "go", "sorry"]
             with client.lock("held"):
                 pass
         assert cluster.servers["s1"].finish()[0] == 0
