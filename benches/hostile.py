@@ -47,7 +47,12 @@ LIMITS = {"good": "1000000/h", "k:*": "2/h", "mine": "1000000000/h"}
 TIMES_MAX = 20
 
 #: The most memory that a server has, in MiB.
-MEMORY_MAX = 1024
+MEMORY_MAX = attacks.RESIDENT_OF_ALL_MAX / 2**20
+
+#: How long an attack goes on before anything is measured, in seconds. What one has at most it has
+#: soon; all of them together need longer.
+BEFORE = 2.0
+BEFORE_ALL = 20.0
 
 PROGRAMS = Programs("hostile.py")
 
@@ -108,8 +113,7 @@ def attacked(*names: str) -> Iterator[Server]:
             begun = stack.enter_context(PROGRAMS.start("attack", name, port))
             assert first_line(begun) == "begun"
         if names:
-            # What they have at most, they have by now.
-            time.sleep(2.0)
+            time.sleep(BEFORE if len(names) == 1 else BEFORE_ALL)
         yield server
 
 

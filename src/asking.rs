@@ -43,6 +43,8 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Asking {
     links: usize,
+    /// Whether there is anybody else to ask where a server is silent, or may be.
+    has_others: bool,
     up: LinkSet,
     silent: LinkSet,
     /// Those that are asked only if they are named.
@@ -75,6 +77,7 @@ impl Asking {
         debug_assert!(links <= 64, "a set of links is a word of 64 bits");
         Self {
             links,
+            has_others: links > 1,
             up: LinkSet::default(),
             silent: LinkSet::default(),
             resting: LinkSet::default(),
@@ -95,6 +98,12 @@ impl Asking {
     pub fn add_link(&mut self) {
         debug_assert!(self.links < 64, "a set of links is a word of 64 bits");
         self.links += 1;
+        self.expect_others();
+    }
+
+    /// There may be more links: from now on it counts how long answers take.
+    pub const fn expect_others(&mut self) {
+        self.has_others = true;
     }
 
     /// Whether a link is asked only if it is named.
@@ -168,7 +177,7 @@ impl Asking {
 
     /// From now on an answer to the request is expected then.
     fn expect(&mut self, request: RequestId, at: Option<Timestamp>) {
-        if self.links == 1 {
+        if !self.has_others {
             return;
         }
         let Some(pending) = self.pending.get_mut(&request) else { return };
@@ -242,9 +251,6 @@ impl Asking {
     /// When to come back with an [`Input::Tick`], if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        if self.links == 1 {
-            return None;
-        }
         self.expectations.first().map(|(due, _)| *due)
     }
 
@@ -256,7 +262,9 @@ impl Asking {
 
     fn send_unsent(&mut self, now: Timestamp) {
         let unsent = |(request, pending): (&RequestId, &Pending)| {
-            pending.asked.is_empty().then_some(*request)
+            // Whoever is silent is not waited for, unless it has said that it takes its time.
+            let is_owed = pending.asked.is_within(self.silent) && pending.answer_expected.is_some();
+            (pending.asked.is_empty() || is_owed).then_some(*request)
         };
         for request in self.pending.iter().filter_map(unsent).collect::<Vec<_>>() {
             self.expect(request, None);
@@ -327,6 +335,10 @@ impl LinkSet {
 
     const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    const fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
     }
 
     const fn is_empty(self) -> bool {

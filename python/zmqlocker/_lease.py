@@ -173,13 +173,19 @@ class LeaseState:
     def token(self) -> int:
         """The fencing token: higher than that of every earlier lease of the key.
 
-        Hand it to the resource, and have that refuse lower ones: see `zmqlocker.Fence`.
+        Hand it to the resource, and have that refuse lower ones: see `zmqlocker.Fence`. Raises
+        `LockerError` where the keys have one each, as with several servers: see `tokens`.
         """
         token = self._held.token
         if token is None:
-            message = "nothing is held"
-            raise NotHeld(message)
+            message = f"the keys {self.key!r} have a token each: hand on those of `tokens`"
+            raise LockerError(message)
         return token
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The fencing token of each key: higher than that of every earlier lease of that key."""
+        return dict(self._held.tokens)
 
     @property
     def remaining(self) -> float:
@@ -274,7 +280,11 @@ class LeaseState:
     def __repr__(self) -> str:
         """Tell the key, the token, and what became of it."""
         state = "held" if self.held else "lost" if self._is_lost() else "released"
-        return f"zmqlocker.Lease({self.key!r}, token={self._held.token}, {state})"
+        return f"zmqlocker.Lease({self.key!r}, {self._token()}, {state})"
+
+    def _token(self) -> str:
+        token = self._held.token
+        return f"tokens={self.tokens}" if token is None else f"token={token}"
 
     def __del__(self) -> None:
         """Warn of a lease that nobody can release any more, and release it."""

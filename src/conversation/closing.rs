@@ -6,7 +6,8 @@ use crate::time::Timestamp;
 
 impl Conversation {
     /// A request is over, for a server has answered it.
-    pub(super) fn finish(&mut self, request: RequestId, outcome: Outcome) {
+    pub(super) fn finish(&mut self, now: Timestamp, request: RequestId, outcome: Outcome) {
+        let Some(outcome) = self.end_part(now, request, outcome) else { return };
         let answered = match &outcome {
             Outcome::Reply(by, reply) => Some((*by, 1, reply.grant())),
             Outcome::Replies(by, replies) => Some((*by, replies.len() as u64, None)),
@@ -38,6 +39,9 @@ impl Conversation {
     /// Nobody took the answer to a request: what was granted with it is given back.
     pub fn decline(&mut self, now: Timestamp, request: RequestId) {
         let Some(Answered { by, count, grant }) = self.unsettled.remove(&request) else { return };
+        if grant.is_some_and(|grant| self.give_back_parts(now, grant)) {
+            return;
+        }
         for id in request.0..request.0 + count {
             self.cancel(by, RequestId(id));
         }

@@ -26,7 +26,9 @@ impl Conversation {
                     talk.next_beat = Some(now + BEAT_INTERVAL);
                 }
             }
-            if question.reclaims.is_none() {
+            if question.reclaims.is_none()
+                && let Some(outcome) = self.end_part(now, id, outcome)
+            {
                 self.outputs.push_back(Output::Finish(id, outcome));
             }
         }

@@ -16,7 +16,7 @@ impl Conversation {
             if let Some((id, body)) = seed_answer(message)
                 && self.end_answered(now, link, id).is_some()
             {
-                self.finish(id, Outcome::Seed(link, body.to_vec()));
+                self.finish(now, id, Outcome::Seed(link, body.to_vec()));
             }
             return;
         }
@@ -70,7 +70,7 @@ impl Conversation {
             if let Some(replies) = together.take(place, reply)
                 && self.end_answered(now, link, first).is_some()
             {
-                self.finish(first, Outcome::Replies(link, replies));
+                self.finish(now, first, Outcome::Replies(link, replies));
             }
             return;
         }
@@ -117,7 +117,7 @@ impl Conversation {
         {
             self.talks[link.0].take_lease(now, grant, (sent_at, not_before), lease);
         }
-        self.finish(id, Outcome::Reply(link, reply));
+        self.finish(now, id, Outcome::Reply(link, reply));
     }
 
     /// Something is wrong between the server and us, not with one request.
@@ -138,7 +138,7 @@ impl Conversation {
                 // What is owed is owed on, for the connections to come.
                 self.owe_unanswered(id, &question);
                 let reply = Reply::Refuse(problem.clone());
-                self.finish(id, Outcome::Reply(link, reply));
+                self.finish(now, id, Outcome::Reply(link, reply));
             }
         }
     }

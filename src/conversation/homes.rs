@@ -14,7 +14,7 @@ use crate::conversation::question::Question;
 use crate::conversation::{Conversation, Output, TELL_TIMEOUT, Talk};
 use crate::engine::{Code, GrantId, Problem, Reply, Request};
 use crate::time::Timestamp;
-use crate::wire::homes::HomeMap;
+use crate::wire::homes::{HomeMap, HomeServer};
 use crate::wire::request::encode_request;
 
 /// How long a request waits that nobody could answer, until it is asked again.
@@ -25,6 +25,12 @@ const SILENT_BEATS: usize = 3;
 
 /// How many links a client has at most.
 const LINKS_MAX: usize = 64;
+
+/// To how many others links are opened at once where no server answers that there is a link to.
+const SOUGHT_MAX: usize = 3;
+
+/// When more are opened, if none of those answers.
+const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a client knows of servers that share the keys.
 #[derive(Debug, Default)]
@@ -41,6 +47,8 @@ pub(super) struct Homes {
     retries: BTreeSet<(Timestamp, RequestId)>,
     /// The links of leases that have moved.
     moved: BTreeMap<GrantId, LinkId>,
+    /// Before that no links are opened to seek others.
+    seek_at: Timestamp,
 }
 
 impl Homes {
@@ -48,8 +56,10 @@ impl Homes {
         self.links.values().any(|(bound, _)| *bound == link)
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.retries.first().map(|(at, _)| *at)
+    /// The servers that there is no link to.
+    fn strangers(&self) -> impl Iterator<Item = &HomeServer> {
+        let all = self.map.iter().flat_map(|map| &map.servers);
+        all.filter(|server| !self.links.contains_key(&server.name))
     }
 }
 
@@ -81,6 +91,41 @@ impl Conversation {
     /// Whether servers share the keys, as far as is known.
     pub(super) const fn knows_homes(&self) -> bool {
         self.homes.map.is_some()
+    }
+
+    /// When it has to be looked at again.
+    pub(super) fn homes_due(&self) -> Option<Timestamp> {
+        let seeks = self.is_cut_off() && self.homes.strangers().next().is_some();
+        let retry = self.homes.retries.first().map(|(at, _)| *at);
+        retry.into_iter().chain(seeks.then_some(self.homes.seek_at)).min()
+    }
+
+    /// Whether something is wanted of servers, and none answers that there is a link to.
+    fn is_cut_off(&self) -> bool {
+        let answers = |(place, talk): (usize, &Talk)| {
+            talk.is_up && talk.beats.len() < SILENT_BEATS && !self.asking.is_silent(LinkId(place))
+        };
+        let holds = |talk: &Talk| !talk.leases.is_empty();
+        self.homes.map.is_some()
+            && !self.talks.iter().enumerate().any(answers)
+            && (!self.questions.is_empty() || self.talks.iter().any(holds))
+    }
+
+    /// Opens links to others, if nobody answers.
+    pub(super) fn seek_others(&mut self, now: Timestamp) {
+        if now < self.homes.seek_at || !self.is_cut_off() {
+            return;
+        }
+        self.homes.seek_at = now + SEEK_INTERVAL;
+        let mut others: Vec<_> = self.homes.strangers().cloned().collect();
+        // Not all clients of a server that is gone go to the same.
+        let first = usize::from(self.session[0]) % others.len().max(1);
+        others.rotate_left(first);
+        for server in others.into_iter().take(SOUGHT_MAX) {
+            if let Some(link) = self.open(&server.url) {
+                self.homes.links.insert(server.name, (link, server.url));
+            }
+        }
     }
 
     /// The link to ask for a request first, if one is known to be home of its key.
@@ -138,11 +183,15 @@ impl Conversation {
         self.homes.links.retain(|name, (_, url)| {
             map.servers.iter().any(|server| server.name == *name && server.url == *url)
         });
+        if map.servers.len() > 1 {
+            self.asking.expect_others();
+        }
         self.homes.map = Some(map);
         for place in 0..self.homes.given {
             self.greet(now, LinkId(place));
         }
         self.follow_leases(now);
+        self.follow_waits(now);
     }
 
     /// Has the server of a link say who it is, if nobody knows. Two links to one server would take
@@ -168,16 +217,19 @@ impl Conversation {
         problem: &Problem,
     ) -> bool {
         let Some(question) = self.questions.get_mut(&id) else { return false };
+        if self.homes.map.is_some()
+            && let Some(parted) = question.parted.take()
+        {
+            self.end_answered(now, link, id);
+            self.ask_next_part(now, id, *parted);
+            return true;
+        }
         let Some(partition) = question.partition else { return false };
         question.sent.retain(|sent| sent.to != link);
         let epoch = self.homes.map.as_ref().map(|map| map.epoch);
         let is_news = question.refused.as_ref().is_none_or(|(_, _, known)| *known != epoch);
         question.refused = Some((link, problem.clone(), epoch));
-        if question.queued_on == Some(link) {
-            question.queued_on = None;
-            let interval = question.beat_interval();
-            self.talks[link.0].end_wait(interval);
-        }
+        self.end_wait(link, id);
         self.asking.turn_away(link, id);
         match self.preferred(Some(partition)) {
             Some(home) if home != link && is_news => self.asking.send_to(now, id, Some(home)),
@@ -225,6 +277,29 @@ impl Conversation {
                     self.follow(now, LinkId(place), grant);
                 }
             }
+        }
+    }
+
+    /// Has what waits at a server that is not home of it any more wait at its home.
+    fn follow_waits(&mut self, now: Timestamp) {
+        let waiting = |(id, question): (&RequestId, &Question)| {
+            Some((*id, question.queued_on?, question.partition?))
+        };
+        for (id, link, partition) in self.questions.iter().filter_map(waiting).collect::<Vec<_>>() {
+            if let Some(home) = self.preferred(Some(partition)).filter(|home| *home != link) {
+                self.end_wait(link, id);
+                self.asking.send_to(now, id, Some(home));
+            }
+        }
+    }
+
+    /// A request waits at a server no more.
+    fn end_wait(&mut self, link: LinkId, id: RequestId) {
+        let Some(question) = self.questions.get_mut(&id) else { return };
+        if question.queued_on == Some(link) {
+            question.queued_on = None;
+            let interval = question.beat_interval();
+            self.talks[link.0].end_wait(interval);
         }
     }
 
@@ -298,7 +373,7 @@ impl Conversation {
     /// Asks another server who is home of what a silent one was home of.
     pub(super) fn ask_around(&mut self, now: Timestamp, link: LinkId) {
         let talk = &self.talks[link.0];
-        let is_silent = talk.beats.len() >= SILENT_BEATS && !talk.leases.is_empty();
+        let is_silent = talk.beats.len() >= SILENT_BEATS && talk.interval().is_some();
         if self.homes.map.is_none() || !is_silent {
             return;
         }

@@ -12,6 +12,7 @@ mod ending;
 mod hearing;
 mod homes;
 mod leases;
+mod parted;
 mod question;
 mod releases;
 mod stats;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
 use crate::conversation::homes::{Homes, partition_of, whole_partition_of};
+use crate::conversation::parted::{InParts, Parted};
 use crate::conversation::question::{Held, Question, Together};
 pub use crate::conversation::stats::ClientStats;
 use crate::conversation::talk::Talk;
@@ -128,6 +130,8 @@ pub struct Conversation {
     denied: BTreeSet<usize>,
     /// Who is home of which keys, where servers share them.
     homes: Homes,
+    /// What is asked, and was granted, partition by partition.
+    in_parts: InParts,
     outputs: VecDeque<Output>,
 }
 
@@ -150,6 +154,7 @@ impl Conversation {
             counts: ClientStats::default(),
             denied: BTreeSet::new(),
             homes: Homes::default(),
+            in_parts: InParts::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -162,6 +167,15 @@ impl Conversation {
         only: Option<LinkId>,
         deadline: Option<Timestamp>,
     ) -> RequestId {
+        let parted = request.filter(|_| only.is_none());
+        let mut parted = parted.and_then(|request| Parted::new(now, request, deadline));
+        if self.knows_homes()
+            && let Some(parted) = parted.take()
+        {
+            return self.ask_in_parts(now, parted);
+        }
+        let settled = request.and_then(|request| self.settle_parts(now, request));
+        let request = settled.as_ref().or(request);
         let only = only.map(|link| match request {
             Some(Request::Release { grant } | Request::Commit { grant, .. }) => {
                 self.place_of(link, *grant)
@@ -210,6 +224,7 @@ impl Conversation {
             is_errand,
             wait,
             deadline,
+            parted: parted.map(Box::new),
             ..Question::new(item)
         };
         self.begin(now, id, question);
@@ -284,7 +299,7 @@ impl Conversation {
 
     /// Nobody waits for the answer any more: what was granted with it is given back.
     pub fn forget(&mut self, now: Timestamp, request: RequestId) {
-        if self.end(request, None).is_some() {
+        if !self.forget_parts(now, request) && self.end(request, None).is_some() {
             self.asking.forget(request);
             self.perform(now);
         }
@@ -300,7 +315,7 @@ impl Conversation {
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Timestamp, input: &Input<'_>) {
         match *input {
-            Input::Denied(link) => self.deny(link),
+            Input::Denied(link) => self.deny(now, link),
             Input::Up(link) => {
                 self.denied.remove(&link.0);
                 self.talks[link.0].connect();
@@ -352,7 +367,7 @@ impl Conversation {
         let beats = self.talks.iter().filter_map(|talk| talk.next_beat);
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let over = self.talks.iter().filter_map(Talk::over_at);
-        let homes = self.homes.poll_timeout();
+        let homes = self.homes_due();
         beats.chain(deadline).chain(over).chain(homes).chain(self.asking.poll_timeout()).min()
     }
 
@@ -400,6 +415,12 @@ impl Conversation {
         link: LinkId,
         grant: GrantId,
     ) -> Option<Timestamp> {
+        let parts = self.parts_of(grant).map(|(link, grant, _)| self.valid_until(now, link, grant));
+        parts.fold(self.valid_until(now, link, grant), Option::min)
+    }
+
+    /// The same for one that was granted as a whole, or for a part.
+    fn valid_until(&self, now: Timestamp, link: LinkId, grant: GrantId) -> Option<Timestamp> {
         let talk = self.talks.get(self.place_of(link, grant).0)?;
         let valid_until = talk.leases.get(grant)?.valid_until(talk.heard_at);
         (now < valid_until).then_some(valid_until)
@@ -423,6 +444,7 @@ impl Conversation {
 
     /// Does what [`Asking`] wants done.
     fn perform(&mut self, now: Timestamp) {
+        self.seek_others(now);
         while let Some(asking::Output::Send(link, request)) = self.asking.poll_output() {
             self.send(now, link, request);
         }

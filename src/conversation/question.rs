@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::asking::LinkId;
 use crate::cluster::Partition;
 use crate::conversation::BEAT_INTERVAL;
+use crate::conversation::parted::Parted;
 use crate::conversation::releases::Owed;
 use crate::engine::{GrantId, Problem, Reply, Term};
 use crate::time::Timestamp;
@@ -40,6 +41,8 @@ pub(super) struct Question {
     /// Whom it was sent to, and when: each of them may have acted on it.
     pub(super) sent: SmallVec<[Sent; 1]>,
     pub(super) queued_on: Option<LinkId>,
+    /// What it is where servers share the keys, if its keys are of several partitions.
+    pub(super) parted: Option<Box<Parted>>,
     /// The answers so far, where several requests are asked together; else none.
     pub(super) together: Option<Together>,
 }
@@ -106,6 +109,7 @@ impl Question {
             deadline: None,
             sent: SmallVec::new(),
             queued_on: None,
+            parted: None,
             together: None,
         }
     }

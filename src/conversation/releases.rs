@@ -80,6 +80,9 @@ impl Releases {
 impl Conversation {
     /// Gives a lease back, and has its server hear of it sooner or later: nobody waits for that.
     pub fn release(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
+        if self.give_back_parts(now, grant) {
+            return;
+        }
         let link = self.place_of(link, grant);
         let moves_to = self.moves_to(link, grant);
         let Some(owed) = self.stop_holding(link, grant) else { return };

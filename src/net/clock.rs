@@ -28,6 +28,12 @@ impl Clock for BootClock {
     }
 }
 
+/// What a clock shows, as a length of time: those of the processor tell how much was worked.
+pub(super) fn length(of: ClockId) -> Duration {
+    let time = clock_gettime(of);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// Microseconds of `CLOCK_MONOTONIC`, by which systemd tells what came first.
 #[must_use]
 pub fn monotonic_micros() -> u64 {
@@ -39,6 +45,5 @@ pub fn monotonic_micros() -> u64 {
 /// The time of day, since 1970: to show to people, never to decide by.
 #[must_use]
 pub fn unix_time() -> Duration {
-    let time = clock_gettime(ClockId::Realtime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+    length(ClockId::Realtime)
 }

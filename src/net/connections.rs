@@ -204,6 +204,11 @@ impl Connections {
         shared.conversation.lease_valid_until(shared.clock.now(), link, grant).is_some()
     }
 
+    /// The number of each key's part of what was granted in parts.
+    pub(super) fn grants_of(&self, grant: GrantId) -> Vec<GrantId> {
+        self.lock().conversation.grants_of(grant)
+    }
+
     /// For how long a lease is safe; `None` if it is lost.
     pub(super) fn lease_remaining(&self, link: LinkId, grant: GrantId) -> Option<Duration> {
         let mut shared = self.lock();

@@ -56,40 +56,31 @@ impl Service {
     fn judge_home(&mut self, now: Timestamp, request: &Request<'_>) -> Result<(), Problem> {
         let Some(homes) = &mut self.homes else { return Ok(()) };
         let keys = request.keys();
-        let partitions = || keys.iter().map(|key| (*key, Partition::of(*key)));
-        let home = |partition| homes.map.homes[partition];
-        let mut all = partitions().map(|(_, partition)| home(partition));
-        let first = all.next();
-        if all.any(|other| Some(other) != first) {
-            return Err(parted(&keys));
+        let Some(key) = keys.first() else { return Ok(()) };
+        let partition = Partition::of(*key);
+        if keys.iter().any(|other| Partition::of(*other) != partition) {
+            return Err(not_home(parted(&keys)));
         }
-        for (key, partition) in partitions() {
-            let name = key.as_str();
-            match homes.standing(now, partition) {
-                Standing::Granting(_) | Standing::Reclaiming(..) => {}
-                Standing::Suspended => {
-                    let why = "this server cannot be sure to be its home for the moment";
-                    return Err(not_home(format!("key {name:?} has to wait: {why}: ask again")));
-                }
-                Standing::Elsewhere => {
-                    let home = homes.map.home_of(partition).map(|server| &*server.url);
-                    return Err(not_home(match home {
-                        Some(url) => format!("key {name:?} is decided for by {url}: ask there"),
-                        None => format!("key {name:?} has no server at present: ask again"),
-                    }));
-                }
+        let name = key.as_str();
+        match homes.standing(now, partition) {
+            Standing::Granting(_) | Standing::Reclaiming(..) => {}
+            Standing::Suspended => {
+                let why = "this server cannot be sure to be its home for the moment";
+                return Err(not_home(format!("key {name:?} has to wait: {why}: ask again")));
+            }
+            Standing::Elsewhere => {
+                let home = homes.map.home_of(partition).map(|server| &*server.url);
+                return Err(not_home(match home {
+                    Some(url) => format!("key {name:?} is decided for by {url}: ask there"),
+                    None => format!("key {name:?} has no server at present: ask again"),
+                }));
             }
         }
-        let Some(length) = length_of(request) else { return Ok(()) };
-        let mut all_covered = true;
-        for (_, partition) in partitions() {
-            all_covered &= homes.covers(partition, length);
-        }
-        if all_covered {
+        if length_of(request).is_none_or(|length| homes.covers(partition, length)) {
             return Ok(());
         }
         let why = "the others are told first how long leases of it are";
-        Err(not_home(format!("key {:?} has to wait: {why}: ask again", keys[0].as_str())))
+        Err(not_home(format!("key {name:?} has to wait: {why}: ask again")))
     }
 }
 
@@ -106,12 +97,8 @@ fn not_home(message: String) -> Problem {
     Problem { code: Code::NotHome, message }
 }
 
-fn parted(keys: &[Key<'_>]) -> Problem {
+/// One partition of the keys may go while another one stays: they are taken one after the other.
+fn parted(keys: &[Key<'_>]) -> String {
     let quoted: Vec<_> = keys.iter().map(|key| format!("{:?}", key.as_str())).collect();
-    let message = format!(
-        "keys of one request must have one home, and {} have not: several servers decide for them, \
-         each for some; ask for them one by one",
-        quoted.join(", ")
-    );
-    Problem { code: Code::Config, message }
+    format!("the keys {} are of several partitions: ask for those of each", quoted.join(", "))
 }

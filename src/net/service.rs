@@ -147,6 +147,7 @@ impl Service {
             let all_admitted = self.admit()?;
             let all_heard = self.hear_peers()?;
             let (messages, all_taken) = self.take_in()?;
+            self.forward_on()?;
             if let Some(showing) = &mut self.showing {
                 showing.took(messages);
             }

@@ -13,9 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::time::ClockId;
+
 use crate::engine::{Bounds, Code, Problem};
 use crate::error::Error;
-use crate::net::clock::BootClock;
+use crate::net::clock::{self, BootClock};
 use crate::net::journal::LOG;
 use crate::net::line::{Line, Lines};
 use crate::net::load::{Counts, Load, too_large};
@@ -24,7 +26,7 @@ use crate::net::server::Control;
 use crate::net::socket::{Event, Events};
 use crate::time::{Clock, Timestamp};
 
-/// How often the memory of the process is looked at while there are connections.
+/// How often memory and work of the process are looked at while there are connections.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long the thread sleeps at most while there are none.
@@ -35,6 +37,11 @@ const GONE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The connections are looked at when the memory has grown by so many pages, as a rule of 4 KiB.
 const PAGES: u64 = 4096;
+
+/// They are as well when the process has worked for so long, and for so many times what a look
+/// takes: what was freed before takes more up without that the memory grows.
+const WORK: Duration = Duration::from_millis(30);
+const WORK_TIMES: u32 = 20;
 
 /// Two looks that are further apart do not say what is held now: a third does.
 const LOOK_EXPIRES: Duration = Duration::from_millis(200);
@@ -84,6 +91,7 @@ impl Warden {
             loads: HashMap::new(),
             drained: 0,
             pages: resident_pages(),
+            work_due: Duration::ZERO,
             looked_at: Timestamp::ZERO,
             looks_again: false,
             files_at: Timestamp::ZERO,
@@ -119,6 +127,8 @@ struct Watch {
     drained: u64,
     /// The resident memory of the process, at the last look at the connections.
     pages: u64,
+    /// After how much work of the process, since it was made, the next look is due.
+    work_due: Duration,
     looked_at: Timestamp,
     looks_again: bool,
     /// When room may be made again where files have run out.
@@ -207,13 +217,19 @@ impl Watch {
         self.silent.retain(|line| line.is_open() && line.messages.load(Ordering::Relaxed) == 0);
     }
 
-    /// Looks at the connections if the memory has grown, or if the last look was not enough.
+    /// Looks at the connections if they may hold more than at the last look, or if that was not
+    /// enough.
     fn check_memory(&mut self, now: Timestamp) {
         let pages = resident_pages();
         self.pages = self.pages.min(pages);
-        if self.looks_again || pages >= self.pages + PAGES {
+        let is_due = self.work_due <= clock::length(ClockId::ProcessCPUTime);
+        if self.looks_again || is_due || pages >= self.pages + PAGES {
             self.pages = pages;
+            let begin = clock::length(ClockId::ThreadCPUTime);
             self.look(now);
+            let took = clock::length(ClockId::ThreadCPUTime).saturating_sub(begin);
+            let pause = WORK.max(took * WORK_TIMES);
+            self.work_due = clock::length(ClockId::ProcessCPUTime) + pause;
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Held {
     wanted: Wanted,
     hold: Hold,
     granted: Option<Granted>,
+    /// The token of each key, if they differ.
+    tokens: Vec<u64>,
     given_back: AtomicBool,
     /// The process that holds it: a forked child does not.
     process: u32,
@@ -41,6 +43,8 @@ impl Held {
         policy: &Policy,
     ) -> PyResult<Self> {
         let granted = heard.granted();
+        let grants = granted.map_or_else(Vec::new, |granted| client.grants(granted));
+        let tokens = grants.into_iter().map(|grant| grant.0).collect();
         let decision = decide(py, heard, &wanted, policy)?;
         if !decision.is_allowed() {
             // A server that says no lets the caller wait, until it is late.
@@ -50,7 +54,7 @@ impl Held {
         let decision = Py::new(py, decision)?;
         let given_back = AtomicBool::new(false);
         let (client, process) = (Arc::clone(client), std::process::id());
-        Ok(Self { client, wanted, hold, granted, given_back, process, decision })
+        Ok(Self { client, wanted, hold, granted, tokens, given_back, process, decision })
     }
 
     /// For how long a lease of this process is safe, if it is.
@@ -114,10 +118,21 @@ impl Held {
         self.client.lease_remaining(granted).map_or(0.0, seconds_up)
     }
 
-    /// The fencing token: above those of all earlier grants. `None` where nothing is held.
+    /// The fencing token: above those of all earlier grants. `None` where nothing is held, or the
+    /// keys have one each.
     #[getter]
     fn token(&self) -> Option<u64> {
-        self.granted.map(|granted| granted.grant().0)
+        let granted = self.granted.filter(|_| self.tokens.is_empty());
+        granted.map(|granted| granted.grant().0)
+    }
+
+    /// The fencing token of each key. None where nothing is held.
+    #[getter]
+    fn tokens(&self) -> Vec<(&Py<PyString>, u64)> {
+        let Some(granted) = self.granted else { return Vec::new() };
+        let names = (0..).map_while(|place| self.wanted.name(place));
+        let all = self.tokens.iter().copied().chain(std::iter::repeat(granted.grant().0));
+        names.zip(all).collect()
     }
 
     /// Waits until the lease is lost. False if it is given back before, or the client is closed.

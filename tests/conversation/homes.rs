@@ -267,3 +267,93 @@ fn the_partition_of_a_key_is_what_the_protocol_says() {
     let of = |name| Partition::of(Key::parse(name).unwrap()).to_string();
     assert_eq!(["default", "a", "b", "tenant:7"].map(of), ["37", "34", "11", "54"]);
 }
+
+/// A client that was given one of several servers.
+fn one_of(count: usize) -> Side {
+    let mut side = Side::new(1);
+    let mut map = map(1, 0, Some(0));
+    let more = (2..count).map(|place| HomeServer {
+        name: format!("{place}").into(),
+        url: format!("tcp://{place}:7777").into(),
+    });
+    map.servers.extend(more);
+    side.ask(&spend(), Some(10_000));
+    side.meet(A, &map);
+    side.answer_done(A, 1);
+    side.ended();
+    side
+}
+
+#[test]
+fn where_the_only_server_is_gone_a_lease_is_kept_by_others_that_it_has_told_of() {
+    let (mut side, grant) = (one_of(2), GrantId(5));
+    side.lock_from(A, grant);
+    side.advance(100);
+    side.handle(&Input::Down(A));
+    assert_eq!(side.asked(), []);
+    assert_eq!(side.opened, [(B, "tcp://b:7777".into())]);
+    side.handle(&Input::Up(B));
+    let reclaim = side.asked();
+    assert!(matches!(reclaim[..], [(B, _)]));
+    side.meet(B, &map(2, 1, Some(1)));
+    let before = side.valid_for(A, grant).unwrap();
+    side.answer_done(B, reclaim[0].1);
+    assert!(side.valid_for(A, grant).unwrap() > before);
+}
+
+#[test]
+fn others_are_sought_for_what_is_wanted_and_no_sooner() {
+    let mut side = one_of(2);
+    side.handle(&Input::Down(A));
+    side.advance(5_000);
+    assert_eq!(side.opened, []);
+    let id = side.ask(&spend(), Some(10_000));
+    assert_eq!((side.asked(), side.opened.len()), (vec![], 1));
+    side.handle(&Input::Up(B));
+    assert_eq!(side.asked(), [(B, id)]);
+}
+
+#[test]
+fn a_few_are_sought_at_a_time_until_one_answers() {
+    let mut side = one_of(9);
+    side.handle(&Input::Down(A));
+    side.ask(&spend(), Some(10_000));
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        side.drain();
+        counts.push(side.opened.len());
+        side.advance(1_000);
+    }
+    assert_eq!(counts, [3, 6, 8, 8]);
+    let mut urls: Vec<_> = side.opened.iter().map(|(_, url)| url.clone()).collect();
+    urls.sort();
+    urls.dedup();
+    assert_eq!(urls.len(), 8);
+}
+
+#[test]
+fn where_the_only_server_is_silent_others_are_asked_after_a_second() {
+    let mut side = one_of(2);
+    let id = side.ask(&spend(), Some(10_000));
+    assert_eq!(side.asked(), [(A, id)]);
+    assert_eq!((side.asked_within(999), side.opened.len()), (vec![], 0));
+    assert_eq!((side.asked_within(1), side.opened.len()), (vec![], 1));
+    side.handle(&Input::Up(B));
+    assert_eq!(side.asked(), [(B, id)]);
+}
+
+#[test]
+fn what_waits_at_a_silent_server_waits_at_its_new_home() {
+    let mut side = one_of(2);
+    let id = side.ask(&now(10_000, None), Some(20_000));
+    assert_eq!(side.asked(), [(A, id)]);
+    side.answer(A, id, &Reply::Queued { ahead: 1 });
+    side.advance(3_000);
+    assert_eq!(side.opened.len(), 1, "no beat was answered");
+    side.handle(&Input::Up(B));
+    side.advance(1_000);
+    side.meet(B, &map(2, 1, Some(1)));
+    assert_eq!(side.asked(), [(B, id)]);
+    side.answer(B, id, &yes(Some(5)));
+    assert!(matches!(side.ended()[..], [(ended, Outcome::Reply(B, _))] if ended == id));
+}

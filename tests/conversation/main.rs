@@ -5,6 +5,7 @@ mod homes;
 mod lease;
 mod link;
 mod locks;
+mod parted;
 mod releases;
 mod request;
 mod together;
@@ -46,6 +47,10 @@ enum Item {
     Release {
         id: u64,
         grant: u64,
+    },
+    Commit {
+        grant: u64,
+        spent: Vec<u64>,
     },
     Cancel(u64),
     KnowMoved,
@@ -166,6 +171,9 @@ fn items(message: &Frames) -> Vec<Item> {
         }
         ClientItem::Ask { id, request: Request::Release { grant } } => {
             Item::Release { id: id.0, grant: grant.0 }
+        }
+        ClientItem::Ask { request: Request::Commit { grant, spent }, .. } => {
+            Item::Commit { grant: grant.0, spent: spent.to_vec() }
         }
         ClientItem::Ask { id, .. } => Item::Ask(id.0),
         ClientItem::Cancel(id) => Item::Cancel(id.0),

@@ -31,6 +31,11 @@ HELLO, BEAT, SPEND = 0, 1, 2
 #: How long a socket waits for a server that is busy, in seconds.
 PATIENCE = 2.0
 
+#: How many bytes of memory a server has at most, whichever of them go on for however long: 256 MiB
+#: for what its connections hold (`connections_bytes_max`), and 1 GiB for 5,000 connections, a
+#: million keys, a hundred thousand sessions, and what comes faster than it is seen.
+RESIDENT_OF_ALL_MAX = 1280 << 20
+
 
 def frame(body: bytes, *, more: bool = False) -> bytes:
     """Give a frame of a message, with its head."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import zmqlocker
+import zmqlocker.asyncio
+from commands import zmqlocker as command
 from conftest import wait_until
-from zmqlocker import ConfigError, LockerClient, LockerServer, LockTimeout
+from zmqlocker import ConfigError, LockerClient, LockerError, LockerServer, LockTimeout
 
-from cluster import Callers, Cluster, above_limit, partition
+from cluster import Callers, Cluster, above_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,16 +92,101 @@ def test_who_waits_at_one_server_is_served_when_another_client_releases(cluster:
             assert served.is_set()
 
 
-def test_keys_of_several_homes_are_refused_and_of_one_are_taken(cluster: Cluster) -> None:
-    by_partition: dict[int, list[str]] = {}
-    for key in keys("lock", 1000):
-        by_partition.setdefault(partition(key), []).append(key)
-    together, *others = by_partition.values()
+def one_of_each_home(cluster: Cluster, prefix: str) -> dict[str, str]:
+    """A key of each server, by the name of the server."""
+    found: dict[str, str] = {}
+    for key in keys(prefix, 1000):
+        found.setdefault(cluster.home_of(key), key)
+        if len(found) == len(cluster.servers):
+            break
+    return found
+
+
+def test_locks_of_several_homes_are_held_together_and_outlive_one_of_them(cluster: Cluster) -> None:
+    homes = one_of_each_home(cluster, "lock")
+    together = list(homes.values())
+    with LockerClient(cluster.urls) as client, LockerClient(cluster.urls) as other:
+        lease = client.lock(together, ttl=10.0).acquire()
+        assert list(lease.tokens) == together
+        with pytest.raises(LockerError, match="have a token each"):
+            _ = lease.token
+        assert all(other.lock(key).try_acquire() is None for key in together)
+        with pytest.raises(LockTimeout):
+            other.lock(together[::-1], timeout=0.2).acquire()
+        victim = next(iter(homes))
+        cluster.servers[victim].process.kill()
+        survivors = [server.url for name, server in cluster.servers.items() if name != victim]
+        wait_until(lambda: homes[victim] in {row.key for url in survivors for row in locks_at(url)})
+        lease.check()
+        lease.release()
+        with other.lock(together, timeout=20.0) as later:
+            assert all(later.tokens[key] > lease.tokens[key] for key in together)
+
+
+def test_who_takes_the_same_locks_in_another_order_waits_and_no_more(cluster: Cluster) -> None:
+    together = list(one_of_each_home(cluster, "lock").values())
+    inside, most = 0, 0
+
+    def take(order: list[str]) -> None:
+        nonlocal inside, most
+        with LockerClient(cluster.urls) as client:
+            for _ in range(20):
+                with client.lock(order, timeout=20.0):
+                    inside += 1
+                    most = max(most, inside)
+                    inside -= 1
+
+    with ThreadPoolExecutor() as pool:
+        orders = [together, together[::-1], together[1:] + together[:1]]
+        for done in [pool.submit(take, order) for order in orders]:
+            done.result()
+    assert most == 1
+
+
+def test_permits_of_several_homes_are_all_taken_or_none(cluster: Cluster) -> None:
+    first, second, third = one_of_each_home(cluster, "n").values()
     with LockerClient(cluster.urls) as client:
-        with client.lock(together[:3]):
-            pass
-        parted = client.lock([some[0] for some in others[:16]])
-        with pytest.raises(ConfigError, match="must have one home"), parted:
+        assert client.try_acquire({first: 5, second: 5, third: 5})
+        refused = client.try_acquire({first: 3, second: 3, third: 4})
+        assert not refused
+        assert refused.key == third
+        wait_until(lambda: [client.peek(key).remaining for key in (first, second)] == [3, 3])
+        with client.reserve({first: 3, second: 3}) as reservation:
+            reservation.commit({first: 1, second: 3})
+        wait_until(lambda: [client.peek(key).remaining for key in (first, second)] == [2, 0])
+
+
+def test_tasks_take_locks_of_several_homes(cluster: Cluster) -> None:
+    together = list(one_of_each_home(cluster, "lock").values())
+
+    async def take() -> None:
+        async with zmqlocker.asyncio.LockerClient(cluster.urls) as client:
+            lease = await client.lock(together, ttl=5.0).acquire()
+            late = asyncio.create_task(client.lock(together[1:], timeout=20.0).acquire())
+            await asyncio.sleep(0)
+            late.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await late
+            await lease.release()
+            # Whoever was cancelled holds nothing.
+            async with client.lock(together, timeout=20.0) as later:
+                assert later.tokens.keys() == lease.tokens.keys()
+
+    asyncio.run(take())
+
+
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGKILL])
+def test_who_knows_one_server_is_served_by_others_when_that_is_gone(
+    cluster: Cluster, ends: signal.Signals
+) -> None:
+    home = cluster.home_of("long")
+    with LockerClient(cluster.servers[home].url) as client:
+        with client.lock("long", ttl=10.0) as lease:
+            cluster.servers[home].finish(ends)
+            survivors = [server.url for name, server in cluster.servers.items() if name != home]
+            wait_until(lambda: "long" in {row.key for url in survivors for row in locks_at(url)})
+            lease.check()
+        with client.lock("another", timeout=20.0):
             pass
 
 
@@ -220,7 +309,7 @@ def test_a_server_that_joins_takes_its_share_without_a_gap(cluster: Cluster) -> 
 
 def test_a_second_server_of_a_name_is_refused_and_the_first_goes_on(registry: str) -> None:
     with Cluster(registry, count=1) as cluster:
-        status, _, told = zmqlocker(
+        status, _, told = command(
             "serve", "--url=tcp://127.0.0.1:*", f"--registry={registry}", "--name=s0"
         )
         assert (status, 'another server of this cluster is named "s0"' in told) == (2, True), told
