@@ -194,18 +194,13 @@ def test_what_is_not_there_yet_is_told_of(registry: str) -> None:
             server.process.kill()
             server.process.wait()
         status, _, errors = wish(registry, "move", "--key", "k", other, "--timeout=0.1")
-        number = f"{partition('k'):02}"
-        assert (status, errors) == (
-            1,
-            f"zmqlocker: partition {number} is still with {home} after 0.1 s, and goes to {other} "
-            "as soon as it can\n",
+        late = (
+            f"partition {partition('k'):02} is still with {home} after 0.1 s, and goes to {other}"
         )
+        assert (status, errors) == (1, f"zmqlocker: {late} as soon as it can\n")
         status, _, errors = wish(registry, "drain", home, "--timeout=0.1")
-        assert (status, errors) == (
-            1,
-            f"zmqlocker: {home} is still home of 32 partitions after 0.1 s, which go as soon as "
-            "they can\n",
-        )
+        late = f"{home} is still home of 32 partitions after 0.1 s, which go as soon as they can"
+        assert (status, errors) == (1, f"zmqlocker: {late}\n")
 
 
 @pytest.mark.parametrize(
