@@ -116,17 +116,21 @@ pub(super) struct ClientOptions {
 }
 
 impl ClientOptions {
+    /// How long the server may take.
+    pub(super) fn timeout(&self) -> Result<Duration, Error> {
+        Span::Positive.parse("--timeout", self.timeout)
+    }
+
     /// A client of the server.
     pub(super) fn client(&self) -> Result<Asker, Error> {
-        let timeout = Span::Positive.parse("--timeout", self.timeout)?;
-        self.reach.client(Some(timeout))
+        self.reach.client(Some(self.timeout()?))
     }
 
     /// A client of the server at another URL.
     pub(super) fn client_at(&self, url: &str) -> Result<Asker, Error> {
         let (name, keys) = (self.reach.name.clone(), self.reach.keys.clone());
         let reach = Reach { url: vec![url.to_owned()], name, keys };
-        reach.client(Some(Span::Positive.parse("--timeout", self.timeout)?))
+        reach.client(Some(self.timeout()?))
     }
 
     /// Prints an answer for programs or for people.

@@ -6,28 +6,40 @@ use clap::Args;
 
 use crate::cli::client::ClientOptions;
 use crate::cli::json::Object;
+use crate::cli::registry::Asked;
 use crate::cli::status;
 use crate::cli::table::{Align, Table, fitting, short};
+use crate::cli::wish::WishCommand;
 use crate::cli::{Failure, Status};
-use crate::cluster::Partition;
+use crate::cluster::{Partition, ServerName, Wishes};
 use crate::engine::ServerStatus;
 use crate::error::Error;
 use crate::wire::homes::{HomeMap, HomeServer};
 
-/// Show which servers share the keys through a registry, and how each of them does.
+/// Show which servers share the keys through a registry, and how each of them does; move keys.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 #[command(after_help = "\
 Example: zmqlocker cluster --timeout 1
 
 HOMES is of how many of the 64 partitions of the keys a server is home; UP is for how long it \
 runs. ALLOWED and REFUSED count requests since then. Any of the servers may be asked.
 
-Exit status: 0 all servers answer and each partition has a home, 1 not so, 2 wrong usage, or \
-a server that is alone, 3 no server or another failure.")]
+Exit status: 0 all servers answer and each partition has a home, 1 not so, or the registry does \
+not answer, 2 wrong usage, or a server that is alone, 3 no server or another failure.")]
 pub(super) struct Cluster {
+    #[command(subcommand)]
+    wish: Option<WishCommand>,
+    /// The registry of the servers: which partitions were moved and which servers are drained is
+    /// shown too.
+    #[arg(long, value_name = "URL", env = "ZMQLOCKER_REGISTRY", hide_env_values = true)]
+    registry: Option<String>,
     #[command(flatten)]
     options: ClientOptions,
 }
+
+/// What is wished, where that was asked for.
+type Wished = Option<Result<Wishes, Error>>;
 
 /// A server, of how many partitions it is home, and what it says.
 struct Seen<'a> {
@@ -37,15 +49,26 @@ struct Seen<'a> {
 }
 
 impl Cluster {
-    pub(super) fn run(self) -> Result<Status, Failure> {
+    pub(super) fn run(mut self) -> Result<Status, Failure> {
+        if let Some(wish) = self.wish.take() {
+            return wish.run();
+        }
         let Some(map) = self.options.client()?.home_map(&mut || true)? else {
             let problem = "names a server that is alone: it was started without a registry";
             return Err(Error::Config { argument: "url", problem: problem.to_owned() }.into());
         };
+        let registry = self.ask_registry();
         let seen = self.ask_all(&map);
-        self.options.print(&object(&map, &seen), &text(&map, &seen))?;
-        let is_well = seen.iter().all(|one| one.heard.is_ok()) && map.count(None) == 0;
+        self.options.print(&object(&map, &seen, &registry), &text(&map, &seen, &registry))?;
+        let answers = seen.iter().all(|one| one.heard.is_ok());
+        let is_well = answers && map.count(None) == 0 && !matches!(registry, Some(Err(_)));
         Ok(if is_well { Status::Done } else { Status::Refused })
+    }
+
+    fn ask_registry(&self) -> Wished {
+        let url = self.registry.as_ref()?;
+        let ask = |timeout| Ok(Asked::open(url, timeout)?.overview()?.wishes().clone());
+        Some(self.options.timeout().and_then(ask))
     }
 
     /// Asks all servers at once: those that do not answer take the whole timeout.
@@ -67,7 +90,7 @@ impl Cluster {
     }
 }
 
-fn text(map: &HomeMap, seen: &[Seen<'_>]) -> String {
+fn text(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> String {
     let mut table = Table::new(["NAME", "HOMES", "UP", "ALLOWED", "REFUSED", "WAIT", "URL"]);
     for Seen { server, homes, heard } in seen {
         let told = |tell: &dyn Fn(&ServerStatus) -> String| {
@@ -90,6 +113,11 @@ fn text(map: &HomeMap, seen: &[Seen<'_>]) -> String {
             text += &fitting(&format!("{}: {error}", server.name));
         }
     }
+    match registry {
+        Some(Ok(wishes)) => lines_of(map, wishes).iter().for_each(|line| text += &fitting(line)),
+        Some(Err(error)) => text += &fitting(&error.to_string()),
+        None => {}
+    }
     let epoch = map.epoch;
     let homes = match map.count(None) {
         0 => "each with a home".to_owned(),
@@ -98,7 +126,24 @@ fn text(map: &HomeMap, seen: &[Seen<'_>]) -> String {
     text + &fitting(&format!("{} partitions, {homes}, epoch {epoch}", Partition::COUNT))
 }
 
-fn object(map: &HomeMap, seen: &[Seen<'_>]) -> Object {
+/// What was wished, and what has come of it.
+fn lines_of(map: &HomeMap, wishes: &Wishes) -> Vec<String> {
+    let Wishes { moves, drained } = wishes;
+    let mut lines: Vec<_> = drained.iter().map(|name| format!("{name}: drained")).collect();
+    let is_drained = |server: &HomeServer| drained.iter().any(|it| it.as_str() == &*server.name);
+    if map.servers.iter().all(is_drained) {
+        lines.push("all servers are drained, which counts for nothing: undrain one".to_owned());
+    }
+    for (partition, name) in moves.iter() {
+        let Some(name) = name else { continue };
+        let home = map.home_of(partition).map_or("nobody", |home| &home.name);
+        let but = if home == name.as_str() { "" } else { &format!(", now with {home}") };
+        lines.push(format!("partition {partition}: moved to {name}{but}"));
+    }
+    lines
+}
+
+fn object(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> Object {
     let servers = seen.iter().map(|Seen { server, homes, heard }| {
         let object = Object::new()
             .with("name", &*server.name)
@@ -109,9 +154,27 @@ fn object(map: &HomeMap, seen: &[Seen<'_>]) -> Object {
             Err(error) => object.with("error", &error.to_string()),
         }
     });
-    Object::new()
+    let wishes = registry.as_ref().and_then(|told| told.as_ref().ok());
+    let drained = wishes.map(|it| it.drained.iter().map(ServerName::as_str).collect::<Vec<_>>());
+    let moves = wishes.map(|wishes| {
+        let moves = wishes.moves.iter();
+        let moves = moves.filter_map(|(partition, name)| Some(moved(partition, name.as_ref()?)));
+        moves.collect::<Vec<_>>()
+    });
+    let object = Object::new()
         .with("epoch", &map.epoch)
         .with("partitions", &Partition::COUNT)
         .with("homeless", &map.count(None))
         .with("servers", &servers.collect::<Vec<_>>())
+        .with("drained", &drained)
+        .with("moves", &moves);
+    match registry {
+        Some(Err(error)) => object.with("error", &error.to_string()),
+        _ => object,
+    }
+}
+
+/// A partition that was given to a server.
+pub(super) fn moved(partition: Partition, name: &ServerName) -> Object {
+    Object::new().with("partition", &partition.number()).with("name", name.as_str())
 }

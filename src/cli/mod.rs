@@ -21,6 +21,7 @@ mod ls;
 mod next;
 mod notify;
 mod ping;
+mod registry;
 mod running;
 mod serve;
 mod signals;
@@ -29,6 +30,7 @@ mod supervision;
 mod table;
 mod timeline;
 mod top;
+mod wish;
 
 use std::ffi::OsString;
 use std::fmt;

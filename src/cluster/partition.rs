@@ -45,6 +45,12 @@ impl Partition {
     pub fn numbered(number: usize) -> Option<Self> {
         u8::try_from(number).ok().filter(|number| *number < Self::END).map(Self)
     }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
 }
 
 impl fmt::Display for Partition {

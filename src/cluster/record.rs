@@ -1,11 +1,13 @@
 //! What a cluster writes into its registry: lines of text that an operator can read.
 //!
 //! ```text
-//! state/cluster     1 NAME ID
-//! state/epoch       1 EPOCH, the last one of all
-//! state/srv/NAME    1 RUN here|leaving VERSION URL
-//! state/part/07     1 EPOCH OWNER INCARNATION fresh|taken|handed:EPOCH COVER_MS
-//! holds/07          1 EPOCH\n, and then what is held, as its owner wrote it
+//! state/cluster        1 NAME ID
+//! state/epoch          1 EPOCH, the last one of all
+//! state/srv/NAME       1 RUN here|leaving VERSION URL
+//! state/part/07        1 EPOCH OWNER INCARNATION fresh|taken|handed:EPOCH COVER_MS
+//! state/wish/part/07   1 NAME, of the server that this partition is to be with
+//! state/wish/srv/NAME  1 drained, where this server is to be home of nothing
+//! holds/07             1 EPOCH\n, and then what is held, as its owner wrote it
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cluster::partition::{Partition, PartitionMap};
+use crate::cluster::wish::Wishes;
 use crate::error::Error;
 use crate::registry::{Entry, Revision, Snapshot, VALUE_BYTES_MAX};
 
@@ -178,6 +181,7 @@ pub(super) struct State {
     pub(super) epoch: Option<Written<Epoch>>,
     pub(super) servers: BTreeMap<ServerName, Written<ServerRecord>>,
     pub(super) parts: PartitionMap<Option<Written<PartRecord>>>,
+    pub(super) wishes: Wishes,
 }
 
 /// An entry that this version does not write.
@@ -213,6 +217,14 @@ pub(super) fn holds_key(partition: Partition) -> String {
     format!("holds/{partition}")
 }
 
+pub(super) fn wish_key(about: &str) -> String {
+    format!("{STATE}wish/{about}")
+}
+
+pub(super) fn encode_wish(text: &str) -> Vec<u8> {
+    format!("{FORMAT} {text}").into_bytes()
+}
+
 /// The partition that an entry is about.
 fn partition_of(key: &str) -> Option<Partition> {
     let number = key.strip_prefix(STATE)?.strip_prefix("part/")?;
@@ -239,6 +251,16 @@ impl State {
             state.insert(&entry.key, rest, created, modified).ok_or_else(strange)?;
         }
         Ok(state)
+    }
+
+    /// The server that is home of a partition, under its present incarnation.
+    pub(super) fn home_of(
+        &self,
+        partition: Partition,
+    ) -> Option<(&ServerName, &Written<ServerRecord>)> {
+        let (name, incarnation) = self.parts[partition].as_ref()?.record.owner.as_ref()?;
+        let server = self.servers.get(name).filter(|it| it.created == *incarnation)?;
+        Some((name, server))
     }
 
     /// Takes a partition's record from `before`, if it is the same.
@@ -279,6 +301,8 @@ impl State {
             };
             let name = ServerName::parse(name).ok()?;
             self.servers.insert(name, Written { record, created, modified });
+        } else if let Some(about) = key.strip_prefix("wish/") {
+            self.wishes.insert(about, text)?;
         } else {
             let record = decode_part(&words)?;
             let partition = partition_of(&format!("{STATE}{key}"))?;
@@ -305,4 +329,48 @@ fn decode_part(words: &[&str]) -> Option<PartRecord> {
     };
     let cover = Duration::from_millis(cover.parse().ok()?);
     Some(PartRecord { epoch: decode_epoch(epoch)?, owner, how, cover })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::wish::Wish;
+    use crate::registry::Change;
+
+    /// The state after these wishes, and no other entry.
+    fn after(wishes: &[Wish]) -> State {
+        let mut entries = BTreeMap::new();
+        for wish in wishes {
+            match &wish.transaction().changes[..] {
+                [Change::Put(key, value)] => drop(entries.insert(key.clone(), value.clone())),
+                [Change::Delete(key)] => drop(entries.remove(key)),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (created, modified) = (Revision(1), Revision(1));
+        let entries = entries.into_iter();
+        let entries = entries.map(|(key, value)| Entry { key, value, created, modified });
+        let snapshot = Snapshot { revision: modified, entries: entries.collect() };
+        State::decode(&snapshot, State::default()).unwrap()
+    }
+
+    #[test]
+    fn wishes_are_read_as_they_were_written_and_the_last_one_counts() {
+        let [a, b] = ["a", "b.example-1_2"].map(|name| ServerName::parse(name).unwrap());
+        let [first, last] = [0, 63].map(|number| Partition::numbered(number).unwrap());
+        let mut wishes = vec![
+            Wish::Move(first, a.clone()),
+            Wish::Move(last, a.clone()),
+            Wish::Move(last, b.clone()),
+            Wish::Drain(a.clone()),
+            Wish::Drain(b.clone()),
+        ];
+        let mut wanted = Wishes::default();
+        (wanted.moves[first], wanted.moves[last]) = (Some(a.clone()), Some(b.clone()));
+        wanted.drained.extend([a.clone(), b.clone()]);
+        assert_eq!(after(&wishes).wishes, wanted);
+        wishes.extend([Wish::Unmove(first), Wish::Undrain(b.clone()), Wish::Unmove(first)]);
+        (wanted.moves[first], wanted.drained) = (None, [a].into());
+        assert_eq!(after(&wishes).wishes, wanted);
+    }
 }

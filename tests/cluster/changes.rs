@@ -7,7 +7,7 @@ use zmqlocker::cluster::{Epoch, Holds, Input, Partition, Standing};
 use crate::{Change, Cluster, MILLI, millis, settings};
 
 /// How long each partition that a server has stopped was without a home.
-fn gaps(cluster: &Cluster, from: usize) -> Vec<Duration> {
+pub fn gaps(cluster: &Cluster, from: usize) -> Vec<Duration> {
     let stops = cluster.servers[from].changes.iter().filter(|(.., it)| *it == Change::Stopped);
     let gaps = stops.map(|(stopped_at, partition, _)| {
         let others = cluster.servers.iter().flat_map(|it| &it.changes);
@@ -21,7 +21,7 @@ fn gaps(cluster: &Cluster, from: usize) -> Vec<Duration> {
     gaps.collect()
 }
 
-fn holds_of(cluster: &Cluster, server: usize) -> Vec<Holds> {
+pub fn holds_of(cluster: &Cluster, server: usize) -> Vec<Holds> {
     let gained = cluster.servers[server].changes.iter().filter_map(|(.., change)| match change {
         Change::Gained { holds, .. } => Some(holds.clone()),
         _ => None,

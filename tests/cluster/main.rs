@@ -3,6 +3,7 @@
 mod changes;
 mod problems;
 mod registry;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

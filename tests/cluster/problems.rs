@@ -123,6 +123,9 @@ fn records_of_another_version_and_of_other_programs_are_refused() {
         ("state/part/00", "my account", "the entry state/part/00 of the registry is none of"),
         ("state/part/64", "1 1 a 1 fresh 0", "the entry state/part/64 of the registry is none of"),
         ("state/other", "1 1", "the entry state/other of the registry is none of zmqlocker"),
+        ("state/wish/part/64", "1 a", "the entry state/wish/part/64 of the registry is none of"),
+        ("state/wish/srv/b", "1 gone", "the entry state/wish/srv/b of the registry is none of"),
+        ("state/wish/srv/b", "2 x", "the entry state/wish/srv/b of the registry is of format 2"),
         ("state/srv/b", "1 zz here 0 u", "the entry state/srv/b of the registry is none of"),
     ] {
         let mut cluster = Cluster::of(&["a"]);

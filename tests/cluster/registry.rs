@@ -15,12 +15,7 @@ impl Registry {
     /// Does what is asked; one that seals nobody leaves the entries of servers that are taken over.
     pub fn answer(&mut self, request: &Request, seals: bool) -> Answer {
         match &request.message {
-            Message::Read(prefix) => {
-                let below = self.entries.range((*prefix).to_owned()..);
-                let below = below.take_while(|(key, _)| key.starts_with(prefix));
-                let entries = below.map(|(_, entry)| entry.clone()).collect();
-                Answer::Read(Ok(Snapshot { revision: Revision(self.revision), entries }))
-            }
+            Message::Read(prefix) => Answer::Read(Ok(self.read(prefix))),
             Message::Transact(transaction) => {
                 let takes = matches!(request.purpose, Purpose::TakeOver { .. });
                 let keeps = takes && !seals;
@@ -29,7 +24,15 @@ impl Registry {
         }
     }
 
-    fn transact(&mut self, transaction: &Transaction, keeps: bool) -> Outcome {
+    pub fn read(&self, prefix: &str) -> Snapshot {
+        let below = self.entries.range(prefix.to_owned()..);
+        let below = below.take_while(|(key, _)| key.starts_with(prefix));
+        let entries = below.map(|(_, entry)| entry.clone()).collect();
+        Snapshot { revision: Revision(self.revision), entries }
+    }
+
+    /// Makes changes, unless guards do not hold; one that keeps deletes nothing.
+    pub fn transact(&mut self, transaction: &Transaction, keeps: bool) -> Outcome {
         let holds = |guard: &Guard| {
             let (Guard::Created(key, wanted) | Guard::Modified(key, wanted)) = guard;
             let entry = self.entries.get(key);

@@ -17,6 +17,8 @@ pub enum Law {
     Limit,
     /// A cluster that is left alone is whole again.
     Heal,
+    /// All is then where operators want it, and apart from that even.
+    Wish,
 }
 
 /// How often things happened that make the simulation worth its while.
@@ -31,13 +33,14 @@ pub struct Tally {
     pub crashes: u64,
     pub leaves: u64,
     pub unknown: u64,
+    pub wishes: u64,
 }
 
 impl Tally {
-    fn counts(&self) -> [u64; 9] {
+    fn counts(&self) -> [u64; 10] {
         let Self { grants, reclaims, permits, take_overs, hand_overs, .. } = *self;
-        let Self { seals, crashes, leaves, unknown, .. } = *self;
-        [grants, reclaims, permits, take_overs, hand_overs, seals, crashes, leaves, unknown]
+        let Self { seals, crashes, leaves, unknown, wishes, .. } = *self;
+        [grants, reclaims, permits, take_overs, hand_overs, seals, crashes, leaves, unknown, wishes]
     }
 
     /// Whether all of it has happened.
@@ -57,6 +60,7 @@ impl AddAssign for Tally {
         self.crashes += more.crashes;
         self.leaves += more.leaves;
         self.unknown += more.unknown;
+        self.wishes += more.wishes;
     }
 }
 

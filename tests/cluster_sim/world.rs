@@ -1,6 +1,7 @@
 //! Servers, their registry and their clients, and what happens between them.
 
 mod check;
+mod wish;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -42,6 +43,8 @@ enum Event {
     Leave(usize, u64),
     Crash(usize, u64),
     Start(usize),
+    /// An operator wants something else.
+    Wish,
 }
 
 /// What a client asks, and when, by its own clock.
@@ -80,6 +83,8 @@ pub struct World {
     /// When each lock was granted last.
     granted_at: [u64; LOCKS],
     mistake: Option<Mistake>,
+    /// What operators want is drawn from it, in every other world.
+    wishes: Option<Random>,
 }
 
 /// A clock that has an origin of its own, and is a little too fast or too slow.
@@ -116,6 +121,7 @@ impl World {
             runs: 2_000,
             granted_at: [0; LOCKS],
             mistake,
+            wishes: (seed % 2 == 1).then_some(Random(!seed)),
             random,
         };
         for server in 0..SERVERS {
@@ -136,6 +142,9 @@ impl World {
             }
         }
         world.at(SECOND, Event::Disturb);
+        if world.wishes.is_some() {
+            world.at(SECOND / 2, Event::Wish);
+        }
         let calm = world.calm_from;
         for server in 0..SERVERS {
             world.at(calm + 10 * MILLI, Event::Start(server));
@@ -227,6 +236,7 @@ impl World {
                 }
             }
             Event::Start(server) => self.start(server),
+            Event::Wish => self.wish(),
         }
     }
 

@@ -276,7 +276,7 @@ fn a_request_is_parted_once_it_is_known_that_servers_share_the_keys() {
         side.answer([A, B][link], part, &yes(Some(7 + link as u64)));
     }
     side.tells();
-    assert_eq!(side.decided(id).allowed, true);
+    assert!(side.decided(id).allowed);
     assert_eq!(answered.len(), 2);
 }
 

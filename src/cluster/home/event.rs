@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cluster::partition::Partition;
-use crate::cluster::record::{Epoch, ServerName};
+use crate::cluster::record::{Epoch, ServerName, Strange};
 use crate::registry::{Outcome, Revision, Snapshot, Transaction, Trouble};
 use crate::time::Timestamp;
 
@@ -230,6 +230,15 @@ pub enum Problem {
     },
     /// Partitions have changed hands two thousand million times.
     NoEpochsLeft,
+}
+
+impl From<Strange> for Problem {
+    fn from(strange: Strange) -> Self {
+        match strange {
+            Strange::Format { key, found } => Self::OtherFormat { key, found },
+            Strange::Entry { key } => Self::Strange { key },
+        }
+    }
 }
 
 impl fmt::Display for Problem {

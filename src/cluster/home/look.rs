@@ -4,9 +4,7 @@ use crate::cluster::home::{
     Hold, Home, Lane, Message, Output, Owned, Problem, Purpose, Request, Seen,
 };
 use crate::cluster::partition::Partition;
-use crate::cluster::record::{
-    Epoch, How, STATE, ServerName, State, Strange, decode_holds, holds_key,
-};
+use crate::cluster::record::{Epoch, How, STATE, ServerName, State, decode_holds, holds_key};
 use crate::registry::{Revision, Snapshot};
 use crate::time::Timestamp;
 
@@ -71,12 +69,10 @@ impl Home {
     }
 
     fn hear_look(&mut self, now: Timestamp, snapshot: &Snapshot) {
+        let wishes = std::mem::take(&mut self.state.wishes);
         let state = match State::decode(snapshot, std::mem::take(&mut self.state)) {
             Ok(state) => state,
-            Err(Strange::Format { key, found }) => {
-                return self.fail(Problem::OtherFormat { key, found });
-            }
-            Err(Strange::Entry { key }) => return self.fail(Problem::Strange { key }),
+            Err(strange) => return self.fail(strange.into()),
         };
         self.newest = self.newest.max(snapshot.revision);
         self.state_at = snapshot.revision;
@@ -92,6 +88,9 @@ impl Home {
             }
         }
         self.cluster = state.cluster.as_ref().map(|cluster| cluster.id);
+        if state.wishes != wishes {
+            self.wished_at = now;
+        }
         self.state = state;
         self.has_looked = true;
         self.observe(now);

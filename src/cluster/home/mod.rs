@@ -21,6 +21,9 @@
 //! - R8: a home hands a partition over by writing its successor, under the next epoch, and what is
 //!   held: it stops before, and the successor begins at once (`step.rs`).
 //!
+//! Who should have what, all compute alike, from the entries of the servers and the wishes of
+//! operators that one look has shown (`assignment.rs`).
+//!
 //! Ownership comes from one place alone: the record of a partition that names this server and its
 //! present incarnation, as a look or a transaction of our own has shown it. So an answer that is
 //! lost, late or said twice does no harm, and one that is unknown is looked up.
@@ -31,7 +34,7 @@ mod look;
 mod memory;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::cluster::partition::{Partition, PartitionMap};
@@ -80,7 +83,8 @@ pub struct Times {
     pub expect: Duration,
     /// When a request without an answer is given up. The caller is to answer before.
     pub give_up: Duration,
-    /// From saying that it leaves until a server hands over: so the others look for what comes.
+    /// From saying that it leaves, or hearing of a wish, until a server hands over: so the others
+    /// look for what comes.
     pub leave: Duration,
 }
 
@@ -130,8 +134,8 @@ pub struct Home {
     has_looked: bool,
     /// Who should have what, as it looked then.
     wanted: PartitionMap<Option<ServerName>>,
-    /// The servers that could have them then.
-    heirs: BTreeSet<ServerName>,
+    /// Since when operators want what they want.
+    wished_at: Timestamp,
     /// Whether that may call for another step.
     is_due: bool,
     cluster: Option<ClusterId>,
@@ -241,7 +245,7 @@ impl Home {
             state: State::default(),
             has_looked: false,
             wanted: PartitionMap::default(),
-            heirs: BTreeSet::new(),
+            wished_at: Timestamp::ZERO,
             is_due: false,
             cluster,
             epochs,
@@ -329,9 +333,7 @@ impl Home {
     /// The server that is home of a partition and its URL, as far as this one knows.
     #[must_use]
     pub fn home_of(&self, partition: Partition) -> Option<(&ServerName, &str)> {
-        let (name, incarnation) = self.state.parts[partition].as_ref()?.record.owner.as_ref()?;
-        let server = self.state.servers.get(name).filter(|it| it.created == *incarnation)?;
-        Some((name, &server.record.url))
+        self.state.home_of(partition).map(|(name, server)| (name, server.record.url.as_str()))
     }
 
     /// The servers that are there, with their URLs and versions.

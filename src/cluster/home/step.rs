@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cluster::assignment::assign;
-use crate::cluster::home::{Hold, Holds, Home, Message, Output, Problem, Purpose};
+use crate::cluster::home::{Hold, Holds, Home, Leaving, Message, Output, Problem, Purpose};
 use crate::cluster::partition::{Partition, PartitionMap};
 use crate::cluster::record::{
     ClusterId, ClusterRecord, Epoch, How, PartRecord, ServerName, Written, cluster_key,
@@ -82,21 +82,12 @@ impl Home {
             let beats = entry.modified > entry.created;
             beats && !entry.record.is_leaving && !self.is_stale(now, name)
         };
-        let heirs: BTreeSet<_> = self.state.servers.keys().filter(is_heir).collect();
-        let owners = PartitionMap::from_fn(|partition| {
-            let record = &self.state.parts[partition].as_ref()?.record;
-            let (name, incarnation) = record.owner.as_ref()?;
-            let is_present = self.state.servers.get(name)?.created == *incarnation;
-            is_present.then_some(name)
-        });
-        let is_same = |partition| self.wanted[partition].as_ref() == owners[partition];
-        // For the most part all is as it should be.
-        if Partition::all().all(is_same) && self.heirs.iter().eq(heirs.iter().copied()) {
-            return;
-        }
-        let wanted = assign(&heirs, &owners);
+        let wishes = &self.state.wishes;
+        let heirs = wishes.heirs(self.state.servers.keys().filter(is_heir).collect());
+        let owners = PartitionMap::from_fn(|it| Some(self.state.home_of(it)?.0));
+        let moves = PartitionMap::from_fn(|partition| wishes.moves[partition].as_ref());
+        let wanted = assign(&heirs, &owners, &moves);
         self.wanted = PartitionMap::from_fn(|partition| wanted[partition].cloned());
-        self.heirs = heirs.into_iter().cloned().collect();
     }
 
     /// The first server says which cluster this is.
@@ -114,9 +105,12 @@ impl Home {
     /// Asks what is held in partitions that others should have. A home that still hears from
     /// holders does not know it, and keeps the partition until it does.
     fn stop_surplus(&mut self, now: Timestamp) {
-        if let Some(leaving) = self.leaving
-            && leaving.told_at.is_none_or(|at| now < at + self.times.leave && self.has_heirs())
-        {
+        let is_early = match self.leaving {
+            Some(Leaving { told_at: None }) => true,
+            Some(Leaving { told_at: Some(at) }) => now < at + self.times.leave && self.has_heirs(),
+            None => now < self.wished_at + self.times.leave,
+        };
+        if is_early {
             return;
         }
         let me = Some(&self.settings.name);

@@ -1,10 +1,12 @@
 //! What is held against the laws, whenever servers change and when all is at rest.
 
+use std::collections::BTreeMap;
+
 use zmqlocker::cluster::{Partition, Standing};
 
 use crate::law::{Law, Violation};
 use crate::server::Server;
-use crate::world::{SECOND, SERVERS, World};
+use crate::world::{SECOND, World};
 
 impl World {
     /// At no instant may two servers grant in one partition.
@@ -25,27 +27,22 @@ impl World {
         }
     }
 
-    /// After a while in which nothing goes wrong: each partition has a home, each server its
-    /// share, and locks can be had.
+    /// After a while in which nothing goes wrong: each partition has a home, where it is wanted,
+    /// and locks can be had.
     pub fn check_rest(&mut self) -> Result<(), Violation> {
         let now = self.now;
-        let mut counts = [0_usize; SERVERS];
+        let mut all = BTreeMap::new();
         for partition in Partition::all() {
             let is_home = |it: &&Server| {
                 it.is_up && matches!(it.standing(now, partition), Standing::Granting(_))
             };
             let homes: Vec<_> = self.servers.iter().filter(is_home).map(|it| it.number).collect();
-            for home in &homes {
-                counts[*home] += 1;
-            }
+            all.extend(homes.iter().map(|home| (partition, *home)));
             self.laws.hold(Law::Heal, homes.len() == 1, || {
                 format!("partition {partition} has the homes {homes:?}")
             });
         }
-        let share = Partition::COUNT / SERVERS;
-        self.laws.hold(Law::Heal, counts.iter().all(|count| *count == share), || {
-            format!("the servers have {counts:?} partitions")
-        });
+        self.check_wishes(&all);
         for (key, granted_at) in self.granted_at.into_iter().enumerate() {
             self.laws.hold(Law::Heal, now < granted_at + 4 * SECOND, || {
                 format!("nobody had lock {key} since {granted_at}, at {now}")
