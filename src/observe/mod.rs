@@ -119,6 +119,10 @@ impl Observation {
             let left = left.as_secs_f64();
             return Some(format!("the server stops within {left} s: nobody new is served"));
         }
+        if self.sharing.as_ref().is_some_and(|sharing| sharing.alive_for.is_zero()) {
+            let why = "the server does not reach its registry, and grants nothing until it does";
+            return Some(why.to_owned());
+        }
         let grace = self.status.grace;
         (grace > Duration::ZERO).then(|| {
             format!(

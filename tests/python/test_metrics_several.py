@@ -128,7 +128,9 @@ def test_a_server_without_its_registry_may_grant_nothing(tmp_path: Path) -> None
         with (tmp_path / "registry" / "registry.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             wait_until(lambda: alive() == 0)
+            assert one(scrape(server), "zmqlocker_ready") == 0
         wait_until(lambda: alive() > 0)
+        assert one(scrape(server), "zmqlocker_ready") == 1
 
 
 def test_a_server_with_peers_tells_whom_it_hears(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_whoever_looks_at_one_server_sees_the_keys_of_all(cluster: Cluster) -> N
                 )
                 assert sum(row.name == "holder" for row in one.clients()) == len(homes)
         victim, *others = homes
-        cluster.servers[victim].kill()
+        cluster.servers[victim].process.kill()
         # That one is gone once the others know; until then nobody can tell what it has.
         for name in others:
             assert {row.key for row in locks_at(cluster.servers[name].url)} <= set(homes.values())
