@@ -45,6 +45,10 @@ impl Mailbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    pub(super) fn is_filled(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn put(&self, outcome: Outcome) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }

@@ -2,6 +2,7 @@
 //! answer is passed on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Interest;
@@ -14,6 +15,7 @@ use crate::config::{ClientConfig, Url};
 use crate::conversation::Outcome;
 use crate::engine::{Code, Input, Key, Problem, Reply};
 use crate::error::Error;
+use crate::net::borrowing::Borrowing;
 use crate::net::client::Client;
 use crate::net::service::{FORWARD, SEED_REQUEST, Service};
 use crate::time::{Clock, Timestamp};
@@ -38,7 +40,8 @@ type Passed = Result<Answer, Problem>;
 #[derive(Default)]
 pub(super) struct Forwarder {
     /// Who is asked, and how.
-    home: Option<(Box<str>, Client)>,
+    home: Option<(Box<str>, Arc<Client>)>,
+    borrowing: Borrowing,
     /// What was asked, by whom, and until when it is asked again.
     asked: BTreeMap<RequestId, (Envelope, Timestamp)>,
     /// What is still to be asked.
@@ -50,11 +53,16 @@ pub(super) struct Forwarder {
 impl Forwarder {
     pub(super) fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
         let waits = (!self.waiting.is_empty()).then(|| self.paused_until.max(now + PAUSE / 4));
-        let client = self.home.as_ref().filter(|_| !self.asked.is_empty());
+        let client = self.home.as_ref().filter(|_| self.awaits());
         let looks = client.map(|(_, client)| {
             now + client.poll_timeout().map_or(LOOK_INTERVAL, |due| due.min(LOOK_INTERVAL))
         });
-        waits.into_iter().chain(looks).min()
+        waits.into_iter().chain(looks).chain(self.borrowing.poll_timeout()).min()
+    }
+
+    /// Whether something may come from elsewhere.
+    fn awaits(&self) -> bool {
+        !self.asked.is_empty() || self.borrowing.poll_timeout().is_some()
     }
 
     /// Has the home at this URL be asked from now on.
@@ -69,14 +77,15 @@ impl Forwarder {
         registry
             .register(&mut SourceFd(&descriptor), FORWARD, Interest::READABLE)
             .map_err(|error| Error::system("watch a socket", &error))?;
-        self.home = Some((url.into(), client));
+        self.borrowing.end();
+        self.home = Some((url.into(), Arc::new(client)));
         Ok(())
     }
 
     /// What was answered meanwhile, to whom.
     fn collect(&mut self, now: Timestamp) -> Result<Vec<(Envelope, Passed)>, Error> {
         let mut passed = Vec::new();
-        let Some((_, client)) = self.home.as_ref().filter(|_| !self.asked.is_empty()) else {
+        let Some((_, client)) = self.home.as_ref().filter(|_| self.awaits()) else {
             return Ok(passed);
         };
         let outcomes = client.collect()?;
@@ -130,7 +139,9 @@ impl Service {
     pub(super) fn forward_on(&mut self) -> Result<(), Error> {
         let now = self.clock.now();
         let Some(homes) = &mut self.homes else { return Ok(()) };
-        self.outbox.extend(homes.forwarder.collect(now)?);
+        let forwarder = &mut homes.forwarder;
+        self.outbox.extend(forwarder.collect(now)?);
+        forwarder.borrowing.count(now, forwarder.home.as_ref().map(|(_, client)| client))?;
         if homes.forwarder.waiting.is_empty() || now < homes.forwarder.paused_until {
             return Ok(());
         }
@@ -150,9 +161,14 @@ impl Service {
             return Ok(());
         };
         homes.forwarder.turn_to(&home.url, self.poll.registry())?;
-        let Forwarder { home, asked, waiting, .. } = &mut homes.forwarder;
+        let Forwarder { home, borrowing, asked, waiting, .. } = &mut homes.forwarder;
         let Some((_, client)) = home else { return Ok(()) };
         for (to, until) in waiting.drain(..) {
+            if let Some(answer) = borrowing.answer(self.machine.patience())? {
+                homes.counts.borrowed += 1;
+                self.outbox.push((to, Ok(answer)));
+                continue;
+            }
             let id = client.begin(&SEED_REQUEST, None, Some(until.since(now)))?;
             asked.insert(id, (to, until));
         }

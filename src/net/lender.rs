@@ -99,6 +99,32 @@ impl Lender {
         })
     }
 
+    /// The same, and a server that has to be asked is asked ahead: what it gives is here later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lender::spend`].
+    pub fn spend_at_hand(&self, cost: Cost) -> Result<AtOnce, Error> {
+        let mut state = self.lock();
+        if state.ahead.as_ref().is_some_and(|ahead| ahead.mailbox.is_filled()) {
+            self.end_ahead(&mut state);
+        }
+        self.give_back_void(&mut state)?;
+        let wanted = match state.spending.spend(BootClock.now(), cost.permits()) {
+            Spent::Yes => return Ok(AtOnce::Yes),
+            Spent::Refused(decision) => return Ok(AtOnce::No(decision)),
+            Spent::AskAhead(wanted) => {
+                self.ask_ahead(&mut state, wanted)?;
+                return Ok(AtOnce::Yes);
+            }
+            Spent::Empty(wanted) => wanted,
+        };
+        if state.ahead.is_none() {
+            self.ask_ahead(&mut state, wanted)?;
+        }
+        Ok(AtOnce::Ask(Cost::new(wanted.into())?))
+    }
+
     /// Asks a server for a block of `wanted` permits and waits for its answer.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ mod address;
 mod admission;
 mod alarm;
 mod asking_all;
+mod borrowing;
 mod callers;
 mod claim;
 mod client;

@@ -28,6 +28,8 @@ pub struct SharingCounts {
     pub not_home: u64,
     /// The seed's requests for which another server was to be asked.
     pub forwarded: u64,
+    /// How many of these were answered here, by permits that the other one has lent.
+    pub borrowed: u64,
     /// Partitions that came with all that is used and held in them.
     pub gained: u64,
     /// Partitions that came from a server that could not say what is used and held in them.
@@ -79,7 +81,7 @@ impl Sharing {
         text.single(Kind::Gauge, "zmqlocker_alive_seconds", help, alive_for.as_secs_f64());
         let help = "Partitions whose home this server has become, or is no more.";
         text.family(Kind::Counter, "zmqlocker_home_changes_total", help);
-        let SharingCounts { not_home, forwarded, gained, taken, given, lost } = *counts;
+        let SharingCounts { not_home, forwarded, borrowed, gained, taken, given, lost } = *counts;
         for (change, count) in
             [("gained", gained), ("taken", taken), ("given", given), ("lost", lost)]
         {
@@ -89,6 +91,8 @@ impl Sharing {
         text.single(Kind::Counter, "zmqlocker_not_home_total", help, not_home);
         let help = "Requests of REQ sockets that their home was to be asked for.";
         text.single(Kind::Counter, "zmqlocker_forwarded_total", help, forwarded);
+        let help = "Those of them that were answered here, out of what the home has lent.";
+        text.single(Kind::Counter, "zmqlocker_borrowed_total", help, borrowed);
     }
 
     pub(super) fn document(&self) -> Object {

@@ -84,6 +84,17 @@ def test_servers_that_share_the_keys_tell_who_has_which(tmp_path: Path) -> None:
         assert by_label(servers[0], "zmqlocker_home_changes_total")["given"] >= 32
 
 
+def ask_as_the_seed(url: str, count: int) -> list[bytes]:
+    answers = []
+    with zmq.Context() as context, context.socket(zmq.REQ) as asker:
+        asker.rcvtimeo = int(PATIENCE * 1000)
+        asker.connect(url)
+        for _ in range(count):
+            asker.send(b"let me go")
+            answers.append(asker.recv())
+    return answers
+
+
 def test_what_a_server_does_not_do_for_others_keys_is_counted(tmp_path: Path) -> None:
     def total(name: str) -> float:
         return sum(one(scrape(server), name) for server in servers)
@@ -91,14 +102,17 @@ def test_what_a_server_does_not_do_for_others_keys_is_counted(tmp_path: Path) ->
     with sharing(tmp_path) as servers:
         assert total("zmqlocker_forwarded_total") == 0
         # Only one of them is home of the key "default".
-        with zmq.Context() as context:
-            for server in servers:
-                with context.socket(zmq.REQ) as asker:
-                    asker.rcvtimeo = int(PATIENCE * 1000)
-                    asker.connect(server.url)
-                    asker.send(b"let me go")
-                    assert asker.recv() == b"go"
+        for server in servers:
+            assert ask_as_the_seed(server.url, 1) == [b"go"]
         assert total("zmqlocker_forwarded_total") >= 1
+        assert total("zmqlocker_borrowed_total") == 0
+
+        def is_borrowed() -> bool:
+            for server in servers:
+                ask_as_the_seed(server.url, 2000)
+            return total("zmqlocker_borrowed_total") > 0
+
+        wait_until(is_borrowed)
         before = total("zmqlocker_not_home_total")
         # The others have to know of a long lease before there is one.
         with (
