@@ -1,6 +1,6 @@
 """Measures what it costs that several servers share the keys through a registry, and what waits.
 
-`python benches/cluster.py` takes about three minutes; with names of parts it runs those alone.
+`python benches/sharing.py` takes about three minutes; with names of parts it runs those alone.
 Needs zmqlocker and pyzmq in the virtual environment, and Debian's `etcd-server` and `etcd-client`.
 Three servers and one node of etcd run on this machine.
 """
@@ -39,7 +39,7 @@ ASKERS = 2
 KEYS = [f"k{number}" for number in range(48)]
 LIMITS = ["k*=1000000000/h", "default=1000000000/h"]
 
-PROGRAMS = Programs("cluster.py")
+PROGRAMS = Programs("sharing.py")
 
 
 @dataclass(frozen=True)
