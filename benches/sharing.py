@@ -200,11 +200,11 @@ def ends(part: str, end: Callable[[Serving], object], bound: str) -> Iterator[Ve
         with together() as cluster, LockerClient(cluster.urls) as client:
             homes = {key: cluster.home_of(key) for key in keys}
             victim = homes[keys[0]]
-            callers = Callers(
-                lambda key, client=client: client.try_acquire(key, timeout=10.0).allowed,
-                keys,
-                pause=0.01,
-            )
+
+            def is_allowed(key: str, client: LockerClient = client) -> bool:
+                return client.try_acquire(key, timeout=10.0).allowed
+
+            callers = Callers(is_allowed, keys, pause=0.01)
             time.sleep(1.5)
             ended_at = time.monotonic()
             end(cluster.servers[victim])

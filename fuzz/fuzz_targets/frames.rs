@@ -1,13 +1,13 @@
-//! Bytes of any kind, as a stream from a server and as a message to one, in both protocols.
+//! Bytes of any kind, as a stream from a server and as a message to one, in all protocols.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use zmqlocker::wire::ITEMS_MAX;
 use zmqlocker::wire::reply::Replies;
 use zmqlocker::wire::request::Items;
 use zmqlocker::wire::seed::{self, BYTES_MAX, FRAMES_MAX};
 use zmqlocker::wire::zmtp::{Connection, Item, READY};
+use zmqlocker::wire::{ITEMS_MAX, peers};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&cut, bytes)) = bytes.split_first() else { return };
@@ -39,6 +39,13 @@ fuzz_target!(|bytes: &[u8]| {
     // The same bytes as a body of ours, in both directions; an error may follow the last item.
     assert!(Items::new(bytes).count() <= bytes.len().min(ITEMS_MAX + 1));
     assert!(Replies::new(bytes).count() <= bytes.len().min(ITEMS_MAX + 1));
+
+    // The same bytes as what another server says of its grants.
+    if let Ok(message) = peers::decode(bytes) {
+        let mut again = Vec::new();
+        peers::encode(&mut again, &message);
+        assert_eq!(peers::decode(&again).ok(), Some(message));
+    }
 
     // The same bytes as the frames of a message: every `cut` ends one.
     let message = bytes.split(|byte| *byte == cut).collect();

@@ -21,6 +21,7 @@ const IN_USE: &str = "the address is in use: stop its owner or choose another pa
 /// may have opened that by then: who has locked a file sees whether it is still there.
 #[derive(Debug)]
 pub(super) struct Claim {
+    path: String,
     file: File,
     /// Whether the file was made for this.
     is_new: bool,
@@ -40,7 +41,7 @@ impl Claim {
             return Ok(None);
         }
         let name = format!("{path}.lock");
-        let claimed = Self::lock(&name).and_then(|claim| {
+        let claimed = Self::lock(path, &name).and_then(|claim| {
             let is_free = check_free(path);
             if is_free.is_err() && claim.is_new {
                 // A file that cannot be removed does no harm.
@@ -54,14 +55,24 @@ impl Claim {
         })
     }
 
-    fn lock(name: &str) -> Result<Self, String> {
+    /// The server is gone, and so is its socket: nobody else can have bound the path yet.
+    pub(super) fn end(self) {
+        if check_free(&self.path).is_ok() {
+            // Whoever binds it next replaces what cannot be removed.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    fn lock(path: &str, name: &str) -> Result<Self, String> {
         loop {
             let (file, is_new) = open(name).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => "there is no such folder".to_owned(),
                 _ => format!("cannot open {name}: {error}"),
             })?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
-                Ok(()) if is_there(name, &file) => return Ok(Self { file, is_new }),
+                Ok(()) if is_there(name, &file) => {
+                    return Ok(Self { path: path.to_owned(), file, is_new });
+                }
                 // Whoever had made it has removed it since.
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

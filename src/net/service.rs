@@ -133,7 +133,7 @@ impl Service {
         control.traffic.is_over.store(true, Ordering::Release);
         warden.into_iter().for_each(Warden::join);
         drop(context);
-        drop(claim);
+        claim.into_iter().for_each(Claim::end);
         drop(finish);
     }
 

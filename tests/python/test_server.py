@@ -466,3 +466,13 @@ def test_a_handler_that_raises_or_blocks_does_not_stop_the_server(
         leave.set()
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
+
+
+def test_a_unix_socket_is_gone_with_its_server(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):
+        with LockerServer(url=f"ipc://{path}", block=False) as server:
+            assert path.is_socket()
+            with LockerClient(server.url) as client:
+                assert client.next() == "go"
+        assert not path.exists()
