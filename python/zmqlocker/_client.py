@@ -100,13 +100,13 @@ class LockerClient(Locking[Lock], _zmqlocker.LockerClient):
         return ServerStatus(**self._look("status", 0, **_given(timeout)))
 
     def busy_keys(self, most: int = MOST, *, timeout: _Timeout = ...) -> list[KeyInfo]:
-        """Tell which keys of the server are the busiest, `most` of them, the busiest first.
+        """Tell which keys are the busiest, `most` of them, the busiest first.
 
         A server counts for 512 keys at a time.
         """
         rows: list[Any] = []
         start: int | None = 0
-        while start is not None and len(rows) < most:
+        while start is not None:
             some, start = self._look("keys", start, **_given(timeout))
             rows += some
         return key_infos(rows, most)

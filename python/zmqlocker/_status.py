@@ -96,7 +96,8 @@ def key_infos(rows: Sequence[Any], most: int) -> list[KeyInfo]:
         kind = "lock" if is_lock else "limit"
         info = KeyInfo(key, kind, rate, allowed, refused, waiting, holders, *state)
         infos.setdefault((key, is_lock), info)
-    return list(infos.values())[:most]
+    # Each of several servers tells of its own keys.
+    return sorted(infos.values(), key=lambda info: -info.rate)[:most]
 
 
 def client_infos(rows: Sequence[Any], most: int) -> list[ClientInfo]:

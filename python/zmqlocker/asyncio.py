@@ -99,10 +99,10 @@ class LockerClient(Locking[Lock]):
         return ServerStatus(**fields)
 
     async def busy_keys(self, most: int = MOST, *, timeout: _Timeout = ...) -> list[KeyInfo]:
-        """Tell which keys of the server are the busiest, `most` of them, the busiest first."""
+        """Tell which keys are the busiest, `most` of them, the busiest first."""
         rows: list[Any] = []
         start: int | None = 0
-        while start is not None and len(rows) < most:
+        while start is not None:
             some, start = await self._ask(self._core.look, "keys", start, timeout)
             rows += some
         return key_infos(rows, most)

@@ -117,6 +117,7 @@ impl Conversation {
         {
             self.talks[link.0].take_lease(now, grant, (sent_at, not_before), lease);
         }
+        let reply = self.page(question.look.as_ref(), reply);
         self.finish(now, id, Outcome::Reply(link, reply));
     }
 

@@ -36,7 +36,7 @@ const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Homes {
     /// Who is home of what, once a server has said so.
-    map: Option<HomeMap>,
+    pub(super) map: Option<HomeMap>,
     /// The links by the names of their servers, each with the URL that goes with the name.
     links: BTreeMap<Box<str>, (LinkId, Box<str>)>,
     /// The URL of each link, where it is known.
@@ -44,7 +44,7 @@ pub(super) struct Homes {
     /// How many links were there from the start.
     given: usize,
     /// What is asked again then.
-    retries: BTreeSet<(Timestamp, RequestId)>,
+    pub(super) retries: BTreeSet<(Timestamp, RequestId)>,
     /// The links of leases that have moved.
     moved: BTreeMap<GrantId, LinkId>,
     /// Before that no links are opened to seek others.
@@ -52,7 +52,7 @@ pub(super) struct Homes {
 }
 
 impl Homes {
-    fn is_bound(&self, link: LinkId) -> bool {
+    pub(super) fn is_bound(&self, link: LinkId) -> bool {
         self.links.values().any(|(bound, _)| *bound == link)
     }
 
@@ -134,9 +134,14 @@ impl Conversation {
         self.talks[link.0].is_up.then_some(link)
     }
 
-    /// The link to the home of a partition. Opens one, if none that is there leads to it.
+    /// The link to the home of a partition.
     fn home_link(&mut self, partition: Partition) -> Option<LinkId> {
         let home = self.homes.map.as_ref()?.home_of(partition)?.clone();
+        self.link_to(&home)
+    }
+
+    /// The link to a server. Opens one, if none that is there leads to it.
+    pub(super) fn link_to(&mut self, home: &HomeServer) -> Option<LinkId> {
         if let Some((link, _)) = self.homes.links.get(&home.name) {
             return Some(*link);
         }
@@ -151,7 +156,7 @@ impl Conversation {
             None if (0..self.homes.given).map(LinkId).any(|link| unknown(&link)) => return None,
             None => self.open(&home.url)?,
         };
-        self.homes.links.insert(home.name, (link, home.url));
+        self.homes.links.insert(home.name.clone(), (link, home.url.clone()));
         Some(link)
     }
 
@@ -243,6 +248,10 @@ impl Conversation {
         while let Some((_, id)) = self.homes.retries.first().filter(|(at, _)| *at <= now).copied() {
             self.homes.retries.pop_first();
             let Some(question) = self.questions.get(&id) else { continue };
+            if question.look.is_some() {
+                self.look_again(now, id);
+                continue;
+            }
             let home = self.preferred(question.partition);
             self.asking.send_to(now, id, home);
         }

@@ -12,9 +12,11 @@ mod ending;
 mod hearing;
 mod homes;
 mod leases;
+mod looks;
 mod parted;
 mod question;
 mod releases;
+mod saying;
 mod stats;
 mod talk;
 
@@ -32,9 +34,9 @@ use crate::engine::{
     ClientInfo, GrantId, Hold, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
 };
 use crate::time::Timestamp;
+use crate::wire::Frames;
 use crate::wire::request::{encode_bye, encode_reclaim, encode_request, encode_wanted};
-use crate::wire::seed::{self, BYTES_MAX};
-use crate::wire::{Frames, ITEMS_MAX};
+use crate::wire::seed::BYTES_MAX;
 
 /// How often a client that waits for something at a server says that it lives.
 const BEAT_INTERVAL: Duration = WAITER_SILENCE_MAX.checked_div(4).unwrap();
@@ -167,13 +169,33 @@ impl Conversation {
         only: Option<LinkId>,
         deadline: Option<Timestamp>,
     ) -> RequestId {
-        let parted = request.filter(|_| only.is_none());
-        let mut parted = parted.and_then(|request| Parted::new(now, request, deadline));
-        if self.knows_homes()
-            && let Some(parted) = parted.take()
-        {
-            return self.ask_in_parts(now, parted);
+        let Some(free) = request.filter(|_| only.is_none()) else {
+            return self.ask_whole(now, request, only, deadline);
+        };
+        if let Some(id) = self.look(now, free, deadline) {
+            return id;
         }
+        let parted = Parted::new(now, free, deadline);
+        match parted {
+            Some(parted) if self.knows_homes() => self.ask_in_parts(now, parted),
+            parted => {
+                let id = self.ask_whole(now, request, None, deadline);
+                if let Some(question) = self.questions.get_mut(&id) {
+                    question.parted = parted.map(Box::new);
+                }
+                id
+            }
+        }
+    }
+
+    /// The same for what is of one server, or not known to be of several.
+    fn ask_whole(
+        &mut self,
+        now: Timestamp,
+        request: Option<&Request<'_>>,
+        only: Option<LinkId>,
+        deadline: Option<Timestamp>,
+    ) -> RequestId {
         let settled = request.and_then(|request| self.settle_parts(now, request));
         let request = settled.as_ref().or(request);
         let only = only.map(|link| match request {
@@ -224,7 +246,6 @@ impl Conversation {
             is_errand,
             wait,
             deadline,
-            parted: parted.map(Box::new),
             ..Question::new(item)
         };
         self.begin(now, id, question);
@@ -440,76 +461,5 @@ impl Conversation {
             talk.leases.clear();
             talk.releases.clear();
         }
-    }
-
-    /// Does what [`Asking`] wants done.
-    fn perform(&mut self, now: Timestamp) {
-        self.seek_others(now);
-        while let Some(asking::Output::Send(link, request)) = self.asking.poll_output() {
-            self.send(now, link, request);
-        }
-        for place in 0..self.talks.len() {
-            self.say_releases(now, LinkId(place));
-        }
-    }
-
-    fn send(&mut self, now: Timestamp, link: LinkId, request: RequestId) {
-        let is_ours = |question: &Question| question.item.is_some();
-        if self.questions.get(&request).is_some_and(is_ours) {
-            self.hello(now, link);
-        }
-        let Some(question) = self.questions.get_mut(&request) else { return };
-        self.counts.retries += if question.sent.is_empty() { 0 } else { question.count() };
-        question.sent_to(link, self.talks[link.0].connection, now);
-        let Some(item) = &question.item else {
-            let number = request.0.to_be_bytes();
-            let message = Frames::from_iter([number.as_slice(), b"", seed::REQUEST]);
-            self.outputs.push_back(Output::Send(link, message));
-            return;
-        };
-        let talk = &mut self.talks[link.0];
-        talk.write(|body| body.extend_from_slice(item));
-        let count = usize::try_from(question.count()).unwrap_or(usize::MAX);
-        talk.items += count - 1;
-        if talk.count_requests(u32::try_from(count).unwrap_or(u32::MAX)) {
-            self.say_beat(now, link);
-        }
-        self.flush_full(link);
-    }
-
-    /// Sends a message that nothing more may be added to.
-    fn flush_full(&mut self, link: LinkId) {
-        let talk = &mut self.talks[link.0];
-        if talk.body.len() > FULL || talk.items + TOGETHER_MAX + 8 > ITEMS_MAX {
-            let message = talk.take_message();
-            self.outputs.push_back(Output::Send(link, message));
-        }
-    }
-
-    fn beat(&mut self, now: Timestamp, link: LinkId) {
-        if self.talks[link.0].is_up {
-            self.hello(now, link);
-        }
-        let talk = &mut self.talks[link.0];
-        talk.next_beat = talk.interval().map(|interval| now + interval);
-        if !self.available && talk.next_beat.is_none() {
-            // Nothing else would find out that the server is back.
-            talk.next_beat = Some(now + BEAT_INTERVAL);
-        }
-        if talk.is_up {
-            self.say_beat(now, link);
-            self.ask_around(now, link);
-            self.flush_full(link);
-        }
-    }
-
-    /// Requests that waited at a server wait there no more.
-    fn requeue(&mut self, link: LinkId) {
-        for question in self.questions.values_mut() {
-            if question.queued_on == Some(link) {
-                question.queued_on = None;
-            }
-        }
-        self.talks[link.0].end_waits();
     }
 }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::asking::LinkId;
 use crate::cluster::Partition;
 use crate::conversation::BEAT_INTERVAL;
+use crate::conversation::looks::Look;
 use crate::conversation::parted::Parted;
 use crate::conversation::releases::Owed;
 use crate::engine::{GrantId, Problem, Reply, Term};
@@ -43,6 +44,8 @@ pub(super) struct Question {
     pub(super) queued_on: Option<LinkId>,
     /// What it is where servers share the keys, if its keys are of several partitions.
     pub(super) parted: Option<Box<Parted>>,
+    /// Which page it is of what servers tell, where several share the keys.
+    pub(super) look: Option<Look>,
     /// The answers so far, where several requests are asked together; else none.
     pub(super) together: Option<Together>,
 }
@@ -110,6 +113,7 @@ impl Question {
             sent: SmallVec::new(),
             queued_on: None,
             parted: None,
+            look: None,
             together: None,
         }
     }

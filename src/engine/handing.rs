@@ -15,6 +15,7 @@ mod tag {
     pub(super) const USAGE: u8 = 1;
     pub(super) const BUSY: u8 = 2;
     pub(super) const LEASE: u8 = 3;
+    pub(super) const USED_UP: u8 = 4;
 }
 
 /// One thing that the next home of a key has to know.
@@ -28,6 +29,8 @@ pub(super) enum Handed {
         own_limits: bool,
         record: Record,
     },
+    /// All limits of which nothing else is said were used up so long ago, as far as is known.
+    UsedUp { age: Duration },
     /// A lock that nobody may have for so long.
     Busy { name: Box<str>, mode: Mode, busy_for: Duration },
     /// A lease of locks, and who holds it.
@@ -46,6 +49,10 @@ pub(super) fn encode(all: &[Handed]) -> Vec<u8> {
                 put_length(&mut bytes, *frozen_for);
                 bytes.push(u8::from(*own_limits));
                 put_bytes(&mut bytes, &record.encode());
+            }
+            Handed::UsedUp { age } => {
+                bytes.push(tag::USED_UP);
+                put_length(&mut bytes, *age);
             }
             Handed::Busy { name, mode, busy_for } => {
                 bytes.push(tag::BUSY);
@@ -79,6 +86,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Handed>> {
                 own_limits: byte(&mut rest)? == 1,
                 record: Record::decode(sized(&mut rest)?)?,
             },
+            tag::USED_UP => Handed::UsedUp { age: length(&mut rest)? },
             tag::BUSY => Handed::Busy {
                 name: text(&mut rest)?.into(),
                 mode: mode(&mut rest)?,
@@ -136,6 +144,7 @@ mod tests {
         let mode = Mode::Permits { size, cost: Cost::ONE };
         let (name, client): (Box<str>, _) = ("k".into(), ClientInfo::default());
         let all = [
+            Handed::UsedUp { age: second },
             Handed::Usage { name: name.clone(), frozen_for: second, own_limits: true, record },
             Handed::Busy { name, mode, busy_for: second },
             Handed::Lease { grant: GrantId(3), record: lease, holder: [5; 16], client },

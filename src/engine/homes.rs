@@ -36,6 +36,18 @@ impl Homes {
         self.parts[partition] = part;
     }
 
+    /// The limits of a partition were used up then, as far as is known.
+    pub(super) fn set_used_up(&mut self, partition: Partition, at: Timestamp) {
+        if let Some(part) = &mut self.parts[partition] {
+            part.used_up_at = Some(at);
+        }
+    }
+
+    /// When the limits of a partition were used up, as far as is known.
+    pub(super) fn partition_used_up_at(&self, partition: Partition) -> Option<Timestamp> {
+        self.parts[partition]?.used_up_at
+    }
+
     fn part(&self, name: &str) -> Option<Part> {
         self.parts[partition_of(name)]
     }

@@ -64,7 +64,8 @@ impl<E> Machine<E> {
                 self.gate.open(now, Key::DEFAULT);
             }
             Gain::Handed(bytes) => {
-                is_known = handing::decode(bytes).is_some_and(|all| self.import(now, all));
+                is_known =
+                    handing::decode(bytes).is_some_and(|all| self.import(now, partition, all));
                 if !is_known {
                     self.gate.evict(now, &BTreeSet::from([partition]));
                     self.gate.gain(now, partition, taken(or_from));
@@ -122,8 +123,12 @@ impl<E> Machine<E> {
         }
     }
 
-    fn import(&mut self, now: Timestamp, all: Vec<Handed>) -> bool {
+    fn import(&mut self, now: Timestamp, partition: Partition, all: Vec<Handed>) -> bool {
         all.into_iter().all(|handed| match handed {
+            Handed::UsedUp { age } => {
+                self.gate.import_used_up(now, partition, age);
+                true
+            }
             Handed::Usage { name, frozen_for, own_limits, record } => {
                 self.gate.import_usage(now, &name, (frozen_for, own_limits), record)
             }

@@ -187,8 +187,9 @@ impl Client {
         }
     }
 
-    /// The numbers of what was granted, for each key of its request, if they differ: several servers
-    /// that share the keys number their grants each by itself. None if all have that of the grant.
+    /// The numbers of what was granted, for each key of its request, if they differ: several
+    /// servers that share the keys number their grants each by itself. None if all have that of the
+    /// grant.
     #[must_use]
     pub fn grants(&self, granted: Granted) -> Vec<GrantId> {
         self.connections().map_or_else(|_| Vec::new(), |it| it.grants_of(granted.grant))

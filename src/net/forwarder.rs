@@ -121,6 +121,7 @@ impl Service {
         if is_secured || forwarder.waiting.len() + forwarder.asked.len() >= WAITING_MAX {
             self.outbox.push((to, Err(nobody())));
         } else {
+            homes.counts.forwarded += 1;
             forwarder.waiting.push((to, until));
         }
     }

@@ -17,6 +17,7 @@ use crate::net::forwarder::Forwarder;
 use crate::net::journal::LOG;
 use crate::net::membership::Membership;
 use crate::net::service::Service;
+use crate::observe::{Sharing, SharingCounts};
 use crate::time::{Clock, Timestamp};
 use crate::wire::homes::{HomeMap, HomeServer};
 
@@ -39,6 +40,8 @@ pub(super) struct Homes {
     pub(super) forwarder: Forwarder,
     /// How many partitions have come without what is used and held, since that was told.
     pub(super) taken: usize,
+    /// For those who watch.
+    pub(super) counts: SharingCounts,
     /// When it stops though it may still have something.
     pub(super) leaves_until: Option<Timestamp>,
     /// How it has left the cluster, if it has.
@@ -70,6 +73,7 @@ impl Homes {
             map: HomeMap { epoch: 0, me: None, servers, homes },
             map_number: 0,
             taken: 0,
+            counts: SharingCounts::default(),
             forwarder,
             leaves_until: None,
             gone: None,
@@ -96,6 +100,16 @@ impl Homes {
         let leaves_at = if self.gone.is_some() { Some(now) } else { self.leaves_until };
         let due = self.membership.poll_timeout().into_iter().chain(leaves_at);
         due.chain(self.forwarder.poll_timeout(now)).min()
+    }
+
+    /// How it stands to the others, for those who watch.
+    pub(super) fn seen(&self, now: Timestamp) -> Sharing {
+        Sharing {
+            name: self.name.as_str().into(),
+            map: self.map.clone(),
+            alive_for: self.membership.home().alive_until().since(now),
+            counts: self.counts,
+        }
     }
 
     /// Whether it is known who is home of what, and this server is one of them.
@@ -194,6 +208,10 @@ impl Service {
 
     fn let_go(&mut self, going: Going) {
         let Going { stops, mut losses } = going;
+        if let Some(homes) = &mut self.homes {
+            homes.counts.given += stops.len() as u64;
+            homes.counts.lost += losses.len() as u64;
+        }
         let now = self.clock.now();
         if !stops.is_empty() {
             let partitions: BTreeSet<_> = stops.keys().copied().collect();
@@ -226,11 +244,12 @@ impl Service {
                 let gain = match &holds {
                     _ if is_first => Gain::Fresh,
                     Some(bytes) => Gain::Handed(bytes),
-                    None => {
-                        homes.taken += 1;
-                        Gain::Taken(start)
-                    }
+                    None => Gain::Taken(start),
                 };
+                let is_taken = matches!(gain, Gain::Taken(_));
+                homes.taken += usize::from(is_taken);
+                homes.counts.taken += u64::from(is_taken);
+                homes.counts.gained += u64::from(!is_taken);
                 let now = self.clock.now();
                 let from = now + Times::default().grace;
                 if !self.machine.gain(now, (partition, epoch), gain, from) {
@@ -253,9 +272,10 @@ impl Service {
     fn note_homes(&mut self) {
         let Some(homes) = &mut self.homes else { return };
         homes.remember();
-        self.journal.note_taken(std::mem::take(&mut homes.taken));
+        let now = self.clock.now();
+        self.journal.note_taken(now, std::mem::take(&mut homes.taken));
         let ours = homes.map.me.map_or(0, |me| homes.map.count(Some(me)));
-        self.journal.note_share(ours, homes.map.servers.len());
+        self.journal.note_share(now, ours, homes.map.servers.len());
         if homes.has_joined() {
             self.control.has_joined();
         }

@@ -106,12 +106,14 @@ impl Journal {
     }
 
     /// How many partitions of the keys this server is home of, of so many servers.
-    pub(super) fn note_share(&mut self, ours: usize, servers: usize) {
+    pub(super) fn note_share(&mut self, now: Timestamp, ours: usize, servers: usize) {
         if self.share == (ours, servers) {
             return;
         }
         self.share = (ours, servers);
         let (endpoint, all) = (&self.endpoint, Partition::COUNT);
+        let text = || format!("home of {ours} of {all} partitions, with {servers} servers in all");
+        self.reporter.tell(now, "homes", text);
         log::info!(
             target: LOG, event = "homes", partitions = ours, servers = servers;
             "{endpoint} is home of {ours} of {all} partitions, with {servers} servers in all"
@@ -119,9 +121,11 @@ impl Journal {
     }
 
     /// So many partitions have come from a home that could not say what is used and held.
-    pub(super) fn note_taken(&self, count: usize) {
+    pub(super) fn note_taken(&self, now: Timestamp, count: usize) {
         if count > 0 {
             let endpoint = &self.endpoint;
+            let text = || format!("{count} partitions were taken over from a server that is gone");
+            self.reporter.tell(now, "homes", text);
             log::warn!(
                 target: LOG, event = "taken", partitions = count;
                 "{endpoint} takes {count} partitions over from a server that is gone: their limits \

@@ -12,6 +12,7 @@ use crate::net::guard::{secure_publisher, secure_subscriber};
 use crate::net::journal::LOG;
 use crate::net::service::{PEERS, Service};
 use crate::net::socket::{Socket, system};
+use crate::observe::{Counting, CountingCounts};
 use crate::time::{Clock, Timestamp};
 use crate::wire::Frames;
 use crate::wire::peers as wire;
@@ -36,6 +37,7 @@ pub(super) struct PeerLine {
     url: Url,
     publisher: Socket,
     others: Vec<Other>,
+    counts: CountingCounts,
     /// The memory for the next message.
     message: Frames,
     bytes: Vec<u8>,
@@ -122,7 +124,14 @@ impl PeerLine {
         let peers = Peers::new(now, Run(number), others.len(), Times::default());
         let (message, bytes) = (Frames::default(), Vec::new());
         let url = Url::parse(&endpoint)?;
-        Ok(Self { peers, url, publisher, others, message, bytes })
+        let counts = CountingCounts::default();
+        Ok(Self { peers, url, publisher, others, counts, message, bytes })
+    }
+
+    /// How it stands to its peers, for those who watch.
+    pub(super) fn seen(&self) -> Counting {
+        let urls = self.others.iter().map(|other| other.url.as_str().into());
+        Counting { others: urls.zip(self.peers.touches()).collect(), counts: self.counts }
     }
 
     fn send(&mut self, message: &Message) -> Result<(), Error> {
@@ -130,6 +139,7 @@ impl PeerLine {
         wire::encode(&mut self.bytes, message);
         self.message.clear();
         self.message.push(&self.bytes);
+        self.counts.updates += u64::from(!message.goes.is_empty() || message.usage.is_some());
         self.publisher.send(&self.message).map(drop)
     }
 }
@@ -199,6 +209,7 @@ impl Service {
             match output {
                 Output::Count(place, goes) => {
                     for go in &goes {
+                        line.counts.permits += go.permits;
                         let counted = self.machine.count_in(now, go);
                         self.drain();
                         line.others[place].note(&line.url, counted);
@@ -221,6 +232,9 @@ impl Service {
                 }
                 Output::Touch(place, in_touch) => {
                     line.others[place].touch(line.peers.standing(), in_touch);
+                    let url = &line.others[place].url;
+                    let how = if in_touch { "in touch" } else { "out of touch" };
+                    self.journal.reporter.tell(now, "peer", || format!("{how} with {url}"));
                 }
                 Output::Double(place) => {
                     let url = line.others[place].url.as_str();

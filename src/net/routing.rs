@@ -27,10 +27,18 @@ impl Service {
         };
         let Err(problem) = judged else { return true };
         if problem.code == Code::NotHome {
-            self.tell_homes(session);
+            self.point_home(session);
         }
         self.desk.reply(session, id, &crate::engine::Reply::Refuse(problem));
         false
+    }
+
+    /// A request of this client was not done here: it is told who is home of what.
+    pub(super) fn point_home(&mut self, session: SessionId) {
+        if let Some(homes) = &mut self.homes {
+            homes.counts.not_home += 1;
+        }
+        self.tell_homes(session);
     }
 
     /// Tells a client who is home of what, unless it knows.

@@ -393,7 +393,7 @@ impl Service {
                     self.fill_in(&mut reply);
                     self.note_bound(session, &reply);
                     if let Reply::Refuse(Problem { code: Code::NotHome, .. }) = &reply {
-                        self.tell_homes(session);
+                        self.point_home(session);
                     }
                     self.desk.reply(session, request, &reply);
                 }

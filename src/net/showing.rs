@@ -1,6 +1,7 @@
 //! What the thread of a server measures of itself, and shows to those who watch.
 
 use crate::engine::{Bounds, Happening};
+use crate::net::peers::PeerLine;
 use crate::net::service::Service;
 use crate::net::sight::{Sight, Wanted};
 use crate::observe::{Door, Observation, People, ThreadMeasures};
@@ -77,6 +78,8 @@ impl Service {
             ended: counted.connections_ended,
             denied: counted.denied,
         };
+        let sharing = self.homes.as_ref().map(|homes| homes.seen(now));
+        let counting = self.peers.as_ref().map(PeerLine::seen);
         let stops_within = self.drained_at.map(|at| at.since(now));
         let Some(showing) = &self.showing else { return };
         let (thread, bounds) = (showing.thread.clone(), showing.bounds);
@@ -88,6 +91,8 @@ impl Service {
             thread,
             door,
             bounds,
+            sharing,
+            counting,
             keys,
             people,
         };

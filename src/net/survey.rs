@@ -1,5 +1,6 @@
 //! What a client sees of a server as a whole: all pages of what is answered in pages.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::engine::{ClientRow, KeyRow, LockRow, Reply, Request, ServerStatus};
@@ -45,7 +46,7 @@ impl Client {
     ) -> Result<Vec<KeyRow>, Error> {
         let mut rows = Vec::new();
         let mut next = Some(0);
-        while let Some(from) = next.filter(|_| rows.len() < most) {
+        while let Some(from) = next {
             match self.ask(&Request::Keys { from }, None, self.timeout(), go_on)?.reply {
                 Reply::Keys(page) => {
                     rows.extend(page.rows);
@@ -57,6 +58,8 @@ impl Client {
         // Between two pages one may have fallen behind others, and be there twice.
         let mut seen = BTreeSet::new();
         rows.retain(|row| seen.insert((row.is_lock, row.key.clone())));
+        // Each of several servers tells of its own keys.
+        rows.sort_by_key(|row| Reverse(row.rate_millis));
         rows.truncate(most);
         Ok(rows)
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::engine::{Bounds, ClientInfo, ClientRow, KeyRow, LockRow, Mode, ServerStatus, Shape};
 use crate::json::{self, Object};
-use crate::observe::{Answers, History, Latest, News, Observation, POINT_SECONDS, People};
+use crate::observe::{
+    Answers, Counting, History, Latest, News, Observation, POINT_SECONDS, People, Sharing,
+};
 
 /// How many keys are shown.
 const KEYS_SHOWN: usize = 50;
@@ -29,6 +31,8 @@ pub fn document(seen: &Observation, history: &History, latest: &Latest) -> Strin
     let locks = by_key(&people.locks).into_iter().map(|(name, rows)| lock(name, &rows));
     let all = Object::new()
         .with("server", &server(seen))
+        .with("sharing", &seen.sharing.as_ref().map(Sharing::document))
+        .with("peers", &seen.counting.as_ref().map(Counting::document))
         .with("history", &line)
         .with("keys", &keys.collect::<Vec<_>>())
         .with("locks", &locks.collect::<Vec<_>>())

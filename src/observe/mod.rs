@@ -6,6 +6,7 @@ mod document;
 mod exposition;
 mod history;
 mod news;
+mod others;
 mod scrape;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub(crate) use document::counts;
 pub use document::document;
 pub use history::{Answers, History, KEYS_MAX, POINT_SECONDS, SECONDS_MAX};
 pub use news::{Latest, NEWS_MAX, News};
+pub use others::{Counting, CountingCounts, Sharing, SharingCounts};
 pub use scrape::{Process, Watch, scrape};
 
 use crate::engine::{Bounds, ClientRow, Histogram, KeyRow, LockRow, Measures, ServerStatus};
@@ -38,6 +40,10 @@ pub struct Observation {
     pub door: Door,
     /// How many of what there may be.
     pub bounds: Bounds,
+    /// The servers that it shares the keys with, if it does.
+    pub sharing: Option<Sharing>,
+    /// Its peers, if it has any.
+    pub counting: Option<Counting>,
     /// The busiest keys, the busiest first.
     pub keys: Vec<KeyRow>,
     /// What only people look at, if somebody does.

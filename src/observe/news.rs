@@ -15,7 +15,8 @@ const TEXT_BYTES_MAX: usize = 400;
 pub struct News {
     /// When.
     pub at: Timestamp,
-    /// What kind of thing, in a word: `client`, `bound`, `security`, `lock`, `limits`, `grace`.
+    /// What kind of thing, in a word: `client`, `bound`, `security`, `lock`, `limits`, `grace`,
+    /// `homes`, `peer`.
     pub kind: &'static str,
     /// What, for people.
     pub text: String,

@@ -43,6 +43,12 @@ pub fn scrape(seen: &Observation, process: &Process, watch: &Watch) -> String {
     server(&mut text, seen, watch);
     requests(&mut text, seen);
     present(&mut text, seen);
+    if let Some(sharing) = &seen.sharing {
+        sharing.scrape(&mut text);
+    }
+    if let Some(counting) = &seen.counting {
+        counting.scrape(&mut text);
+    }
     thread(&mut text, seen);
     watchers(&mut text, watch);
     process_of(&mut text, process);

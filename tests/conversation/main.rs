@@ -5,6 +5,7 @@ mod homes;
 mod lease;
 mod link;
 mod locks;
+mod looks;
 mod parted;
 mod releases;
 mod request;

@@ -17,7 +17,7 @@ use crate::{A, B, Item, Side, yes};
 const KEYS: [&str; 3] = ["a", "b", "tenant:7"];
 
 /// A is home of what is above partition 20, B of the others.
-fn map() -> HomeMap {
+pub fn map() -> HomeMap {
     let server =
         |name: &str| HomeServer { name: name.into(), url: format!("tcp://{name}:7777").into() };
     let below = |partition| Partition::all().take(20).any(|it| it == partition);
@@ -52,7 +52,7 @@ fn no() -> Reply {
 }
 
 /// A client that knows who is home.
-fn knowing() -> Side {
+pub fn knowing() -> Side {
     let mut side = Side::new(2);
     for (link, name) in [(A, "a"), (B, "b")] {
         let me = map().servers.iter().position(|server| &*server.name == name);
@@ -66,7 +66,7 @@ fn knowing() -> Side {
 
 impl Side {
     /// What is said now, beside hellos and beats, with the place of the link.
-    fn tells(&mut self) -> Vec<(usize, Item)> {
+    pub fn tells(&mut self) -> Vec<(usize, Item)> {
         let is_said = |item: &Item| !matches!(item, Item::Hello | Item::Beat { .. });
         let of = |(link, items): (zmqlocker::asking::LinkId, Vec<Item>)| {
             items.into_iter().filter(is_said).map(move |item| (link.0, item))
@@ -75,7 +75,7 @@ impl Side {
     }
 
     /// The number of the one request that goes out now, and the place of its link.
-    fn one_ask(&mut self) -> (usize, u64) {
+    pub fn one_ask(&mut self) -> (usize, u64) {
         match self.tells()[..] {
             [(link, Item::Ask(id))] => (link, id),
             ref other => panic!("{other:?}"),

@@ -118,6 +118,24 @@ fn what_a_dead_home_may_have_granted_counts_as_granted() {
 }
 
 #[test]
+fn what_a_dead_home_may_have_granted_counts_at_every_home_to_come() {
+    let mut desk = member(&[], &["5/10s"]);
+    desk.gain("k", 2, Gain::Taken(at(desk.now + SECOND)));
+    for epoch in 3..6 {
+        // Nobody has asked for the key since.
+        desk.advance(SECOND);
+        let (bytes, now) = (desk.leave("k"), desk.now);
+        desk = member(&[], &["5/10s"]);
+        desk.advance_to(now);
+        assert!(desk.gain("k", epoch, Gain::Handed(&bytes)));
+    }
+    let asker = desk.greet(1);
+    assert!(!desk.try_acquire(asker, &[("k", 1)]).allowed);
+    desk.advance(8 * SECOND);
+    assert!(desk.try_acquire(asker, &[("k", 1)]).allowed);
+}
+
+#[test]
 fn of_a_dead_home_what_is_held_can_only_be_reclaimed_until_the_grace_ends() {
     let mut desk = member(&[("gpu", &["1 at once"])], &[]);
     let from = desk.now + SECOND;

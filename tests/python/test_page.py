@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ import pytest
 from conftest import PATIENCE, wait_until
 from playwright.sync_api import sync_playwright
 from test_metrics import get
+from test_metrics_several import counting, sharing
 from zmqlocker import LockerClient, LockerServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -60,7 +63,9 @@ def visit(browser: Browser, server: LockerServer) -> Iterator[Callable[..., Page
     """Open the page; whatever it complains of, or loads from elsewhere, fails the test."""
     contexts, complaints = [], []
 
-    def open_page(size: tuple[int, int] = DESKTOP, scheme: Any = "light") -> Page:
+    def open_page(
+        size: tuple[int, int] = DESKTOP, scheme: Any = "light", of: LockerServer = server
+    ) -> Page:
         width, height = size
         viewport: Any = {"width": width, "height": height}
         context = browser.new_context(viewport=viewport, color_scheme=scheme)
@@ -69,7 +74,7 @@ def visit(browser: Browser, server: LockerServer) -> Iterator[Callable[..., Page
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
-        base = str(server.metrics_url)
+        base = str(of.metrics_url)
         page.on(
             "request",
             lambda request: (
@@ -263,3 +268,59 @@ def test_the_document_of_the_page_is_bounded(server: LockerServer, client: Locke
         lease.release()
     for other in others:
         other.close()
+
+
+def test_a_server_alone_has_no_list_of_servers(visit: Callable[..., Page]) -> None:
+    assert visit().locator("#others").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_servers_that_share_the_keys_are_listed(
+    visit: Callable[..., Page], tmp_path: Path, size: tuple[int, int], scheme: str
+) -> None:
+    with sharing(tmp_path) as (first, second):
+        page = visit(size, scheme, of=second)
+        rows = page.locator("#others tbody tr")
+        for place, server in enumerate([first, second]):
+            row = rows.nth(place).inner_text()
+            assert f"s{place}" in row
+            assert server.url in row
+            assert "32 of 64" in row
+            assert ("this one" in row) == (server is second)
+        assert text(page, "#others h2").startswith("Servers\n2 share the keys")
+        assert page.locator("#others-problem").is_hidden()
+        assert page.evaluate(TOO_WIDE) == []
+        first.stop()
+        page.wait_for_selector("#others tbody:has-text('64 of 64')")
+        assert rows.count() == 1
+        page.wait_for_selector(".event:has-text('home of 64 of 64 partitions, with 1 servers')")
+
+
+def test_a_registry_that_is_not_heard_is_told_of(
+    visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    with sharing(tmp_path, count=1) as (server,):
+        page = visit(of=server)
+        with (tmp_path / "registry" / "registry.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            page.wait_for_selector("#others-problem:has-text('nothing is heard of the registry')")
+        page.wait_for_selector("#others-problem", state="hidden")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_peers_are_listed_with_whether_they_are_in_touch(
+    visit: Callable[..., Page], tmp_path: Path, size: tuple[int, int]
+) -> None:
+    with counting(tmp_path, "a", "b", "c") as server:
+        page = visit(size, of=server)
+        rows = page.locator("#others tbody tr")
+        # The third one in its list is the server itself.
+        wait_until(lambda: rows.count() == 2)
+        assert [row.split()[-3:] for row in rows.all_inner_texts()] == [["out", "of", "touch"]] * 2
+        with counting(tmp_path, "b", "a", "c"):
+            page.wait_for_selector("#others tr:has-text('b.peers'):has-text('in touch')")
+            assert text(page, "#others-problem").startswith("2 of 3 are in touch")
+            assert page.evaluate(TOO_WIDE) == []
+        page.wait_for_selector("#others tr:has-text('b.peers'):has-text('stopped')")
+        page.wait_for_selector(".event:has-text('in touch with ipc://')")

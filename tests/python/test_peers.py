@@ -248,12 +248,13 @@ def test_a_client_goes_on_with_those_servers_that_live(fleet: Callable[..., Flee
         assert client.next("k") == "go"
 
 
-def test_locks_and_permits_that_are_held_are_refused(free_url: str) -> None:
-    other = "tcp://127.0.0.1:1"
+def test_locks_and_permits_that_are_held_are_refused() -> None:
+    anywhere = "tcp://127.0.0.1:*"
+    peers: Any = {"peers": ["tcp://127.0.0.1:1"], "peers_url": anywhere}
     with pytest.raises(ConfigError, match="registry"):
-        LockerServer(limits={"k": "2 at once"}, url=free_url, peers=[other], block=False)
+        LockerServer(limits={"k": "2 at once"}, url=anywhere, block=False, **peers)
     with (
-        LockerServer(1, 60.0, url=free_url, peers=[other], block=False) as server,
+        LockerServer(1, 60.0, url=anywhere, block=False, **peers) as server,
         LockerClient(server.url, timeout=PATIENCE) as client,
         pytest.raises(KindMismatch, match="registry"),
     ):

@@ -190,6 +190,30 @@ def test_who_knows_one_server_is_served_by_others_when_that_is_gone(
             pass
 
 
+def test_whoever_looks_at_one_server_sees_the_keys_of_all(cluster: Cluster) -> None:
+    homes, limited = one_of_each_home(cluster, "lock"), one_of_each_home(cluster, "n")
+    with LockerClient(cluster.urls, name="holder") as client:
+        leases = [client.lock(key, ttl=10.0).acquire() for key in homes.values()]
+        for count, key in enumerate(limited.values(), start=1):
+            assert client.try_acquire_many([key] * count)
+        for server in cluster.servers.values():
+            with LockerClient(server.url) as one:
+                assert {row.key for row in one.locks()} == set(homes.values())
+                limits = [row for row in one.busy_keys() if row.kind == "limit"]
+                assert {row.key: row.allowed for row in limits} == dict(
+                    zip(limited.values(), (1, 2, 3), strict=True)
+                )
+                assert sum(row.name == "holder" for row in one.clients()) == len(homes)
+        victim, *others = homes
+        cluster.servers[victim].kill()
+        # That one is gone once the others know; until then nobody can tell what it has.
+        for name in others:
+            assert {row.key for row in locks_at(cluster.servers[name].url)} <= set(homes.values())
+        wait_until(lambda: len(locks_at(cluster.servers[others[0]].url)) == len(homes))
+        for lease in leases:
+            lease.release()
+
+
 def test_a_permit_is_held_by_one_over_all_servers(cluster: Cluster) -> None:
     one, other = (LockerClient(url) for url in cluster.urls[:2])
     with one, other:
@@ -233,11 +257,7 @@ def allowed_since(callers: Callers, key: str, since: float) -> bool:
 def test_a_lease_that_is_long_enough_outlives_its_server(cluster: Cluster) -> None:
     with LockerClient(cluster.urls) as client, LockerClient(cluster.urls) as other:
         with client.lock("long", ttl=10.0) as lease:
-            home = next(
-                name
-                for name, server in cluster.servers.items()
-                if any(row.key == "long" for row in locks_at(server.url))
-            )
+            home = cluster.home_of("long")
             cluster.servers[home].process.kill()
             survivors = [server.url for name, server in cluster.servers.items() if name != home]
 

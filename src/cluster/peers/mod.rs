@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use message::{Message, Part, Run};
+pub use peer::Touch;
 use peer::{Peer, Take};
 
 use crate::engine::{Go, Machine, Peering, Usage};
@@ -236,6 +237,11 @@ impl Peers {
     #[must_use]
     pub const fn standing(&self) -> Peering {
         self.standing
+    }
+
+    /// How this server stands to each of the others, in their order.
+    pub fn touches(&self) -> impl Iterator<Item = Touch> {
+        self.others.iter().map(Peer::touch)
     }
 
     fn message(

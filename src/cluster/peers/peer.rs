@@ -34,6 +34,19 @@ enum Sync {
     Whole,
 }
 
+/// How a server stands to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// Each hears the other, so each counts what the other grants.
+    InTouch,
+    /// It has said that it grants nothing any more.
+    Stopped,
+    /// One does not hear the other: what it grants is not known.
+    OutOfTouch,
+    /// It is this very server, or one at another place too: it counts for nothing.
+    Double,
+}
+
 /// What is to be done with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Take {
@@ -91,6 +104,15 @@ impl Peer {
             return None;
         }
         self.heard_up_to(now, times).and(self.hears_us)
+    }
+
+    pub(super) fn touch(&self) -> Touch {
+        match self {
+            Self { is_double: true, .. } => Touch::Double,
+            Self { in_touch: false, .. } => Touch::OutOfTouch,
+            _ if self.is_gone() => Touch::Stopped,
+            _ => Touch::InTouch,
+        }
     }
 
     /// Whether it grants nothing any more, and all is known that it did.

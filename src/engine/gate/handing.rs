@@ -31,8 +31,15 @@ impl<A> Gate<A> {
         now: Timestamp,
         partitions: &BTreeSet<Partition>,
     ) -> BTreeMap<Partition, Going> {
-        let mut all: BTreeMap<Partition, Going> =
-            partitions.iter().map(|partition| (*partition, Going::default())).collect();
+        let used_up = |partition: Partition| {
+            let at = self.homes.as_ref()?.partition_used_up_at(partition)?;
+            Some(Handed::UsedUp { age: now.since(at) })
+        };
+        // Before all else: what is said of a key holds instead.
+        let begin = |partition: &Partition| {
+            (*partition, (used_up(*partition).into_iter().collect(), Vec::new()))
+        };
+        let mut all: BTreeMap<Partition, Going> = partitions.iter().map(begin).collect();
         let mut seen = BTreeSet::new();
         for key in self.keys_of(partitions) {
             let Some(state) = self.table.get(key) else { continue };
@@ -133,6 +140,18 @@ impl<A> Gate<A> {
             state.rest_mut().frozen_until = Some(now + frozen_for);
         }
         true
+    }
+
+    /// Takes up that the limits of a partition were used up so long ago.
+    pub(in crate::engine) fn import_used_up(
+        &mut self,
+        now: Timestamp,
+        partition: Partition,
+        age: Duration,
+    ) {
+        if let Some(homes) = &mut self.homes {
+            homes.set_used_up(partition, now.before(age));
+        }
     }
 
     /// Takes up that nobody may have a lock for a while. Whether it could.
