@@ -108,7 +108,7 @@ def test_a_lock_is_held_and_a_limit_is_kept_while_their_partition_moves(registry
         beside = next(f"n{it}" for it in range(10_000) if partition(f"n{it}") == partition("used"))
         assert client.try_acquire("used", cost=5).allowed
         callers = Callers(lambda key: client.try_acquire(key).allowed, ["k"])
-        lease = client.lock(beside).acquire()
+        lease = client.lock(beside, ttl=5.0).acquire()
         try:
             for name in ["s0", "s1", "s2", "s0"]:
                 assert wish(registry, "move", "--key", "used", name) == (0, "", "")
