@@ -6,23 +6,31 @@ import itertools
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commands import Serving
 from typing_extensions import Self
 from zmqlocker import LockerClient, LockerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 
 class Cluster:
-    """Servers of one registry."""
+    """Servers of one registry, with these options; a client that sees them has these arguments."""
 
-    def __init__(self, registry: str, *limits: str, count: int = 3) -> None:
-        self._registry = registry
-        self._limits = [f"--limit={limit}" for limit in limits]
+    def __init__(
+        self,
+        registry: str,
+        *limits: str,
+        count: int = 3,
+        options: Sequence[str] = (),
+        client: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._options = [f"--registry={registry}", *(f"--limit={limit}" for limit in limits)]
+        self._options += options
+        self._client: Mapping[str, Any] = client or {}
         self.servers: dict[str, Serving] = {}
         for number in range(count):
             self.start(f"s{number}")
@@ -30,8 +38,7 @@ class Cluster:
 
     def start(self, name: str, url: str = "tcp://127.0.0.1:*") -> Serving:
         """A server more, which is one of them when this returns."""
-        arguments = [f"--registry={self._registry}", f"--name={name}", *self._limits]
-        server = Serving(*arguments, url=url)
+        server = Serving(f"--name={name}", *self._options, url=url)
         self.servers[name] = server
         return server
 
@@ -55,9 +62,9 @@ class Cluster:
         """The name of the server that is home of a key, as a lock of the same partition tells."""
         names = (f"beside:{number}" for number in itertools.count())
         beside = next(name for name in names if partition(name) == partition(key))
-        with LockerClient(self.urls) as client, client.lock(beside):
+        with LockerClient(self.urls, **self._client) as client, client.lock(beside):
             for name, server in self.servers.items():
-                with LockerClient(server.url) as one:
+                with LockerClient(server.url, **self._client) as one:
                     if any(lock.key == beside for lock in one.locks()):
                         return name
         raise AssertionError(key)
