@@ -24,8 +24,14 @@ UNIT = DEPLOY / "zmqlocker.service"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
 
 
-def compose() -> dict[str, Any]:
-    return dict(yaml.safe_load((DEPLOY / "docker-compose.yml").read_text()))
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / name).read_text()))
+
+
+def of_cluster(kind: str) -> dict[str, dict[str, Any]]:
+    """Those services of a cluster whose names begin so."""
+    services = compose("docker-compose-cluster.yml")["services"]
+    return {name: service for name, service in services.items() if name.startswith(kind)}
 
 
 def kubernetes(kind: str) -> dict[str, Any]:
@@ -112,9 +118,63 @@ def test_the_alerts_are_over_metrics_that_there_are() -> None:
     assert wanted <= set(re.findall(r"^\w+", text, re.MULTILINE))
 
 
+def serve_help() -> str:
+    return zmqlocker("serve", "--help")[1]
+
+
 def test_each_variable_of_the_image_is_one_that_the_server_knows() -> None:
-    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", zmqlocker("serve", "--help")[1]))
+    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", serve_help()))
     assert set(image_environment()) <= known
+
+
+def test_a_cluster_has_three_servers_that_differ_by_their_names_alone() -> None:
+    servers = of_cluster("zmqlocker")
+    options = r"^ +(?:-\w, )?(--[a-z-]+)|\[env: (ZMQLOCKER_\w+)"
+    known = {found for pair in re.findall(options, serve_help(), re.MULTILINE) for found in pair}
+    (command,) = {tuple(server["command"]) for server in servers.values()}
+    assert command[0] == "serve"
+    assert {word.partition("=")[0] for word in command[1:]} <= known
+    for name, server in servers.items():
+        told = server["environment"]
+        assert told.keys() <= known
+        assert told["ZMQLOCKER_SERVER_NAME"] == name
+        assert told["ZMQLOCKER_ADVERTISE"] == f"tcp://{name}:7777"
+        assert server["volumes"] == [f"{name}:{image_environment()['ZMQLOCKER_DATA_DIR']}"]
+    assert len(servers) == 3
+
+
+def test_a_cluster_asks_the_nodes_of_etcd_that_it_has() -> None:
+    nodes, flags = of_cluster("etcd"), set(re.findall(r"--([a-z-]+)", checked("etcd", "--help")))
+    for name, node in nodes.items():
+        told = node["environment"]
+        used = {word.removeprefix("ETCD_").lower().replace("_", "-") for word in told}
+        assert used <= flags
+        assert told["ETCD_NAME"] == name
+        assert told["ETCD_ADVERTISE_CLIENT_URLS"] == f"http://{name}:2379"
+        assert told["ETCD_INITIAL_ADVERTISE_PEER_URLS"] == f"http://{name}:2380"
+        peers = ",".join(f"{one}=http://{one}:2380" for one in nodes)
+        assert told["ETCD_INITIAL_CLUSTER"] == peers
+        assert node["volumes"] == [f"{name}:{told['ETCD_DATA_DIR']}"]
+        assert node["networks"] == ["registry"]
+    endpoints = ",".join(f"{name}:2379" for name in nodes)
+    for server in of_cluster("zmqlocker").values():
+        assert f"--registry=etcd://{endpoints}/zmqlocker" in server["command"]
+        assert set(server["depends_on"]) == set(nodes)
+        assert "registry" in server["networks"]
+    assert len(nodes) == 3
+
+
+def test_a_cluster_lets_no_container_do_more_than_it_needs() -> None:
+    whole = compose("docker-compose-cluster.yml")
+    for service in whole["services"].values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert set(service["networks"]) <= whole["networks"].keys()
+        volumes = {volume.partition(":")[0] for volume in service["volumes"]}
+        assert volumes <= whole["volumes"].keys()
+    assert whole["networks"]["registry"] == {"internal": True}
 
 
 def test_the_ports_are_the_same_everywhere() -> None:
