@@ -177,6 +177,28 @@ def test_a_cluster_lets_no_container_do_more_than_it_needs() -> None:
     assert whole["networks"]["registry"] == {"internal": True}
 
 
+def recipe(language: str, start: str) -> str:
+    """What the recipe for three servers has users write into a file."""
+    page = (DEPLOY.parent / "docs" / "several-servers.md").read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (one,) = (block for block in blocks if block.startswith(start))
+    return str(one)
+
+
+def test_the_recipe_sets_what_etcd_and_the_server_know() -> None:
+    node = dict(line.split("=", 1) for line in recipe("sh", "ETCD_NAME").splitlines())
+    assert node.keys() <= of_cluster("etcd")["etcd1"]["environment"].keys()
+    lines = re.findall(r"^Environment=(\w+)=(.*)$", recipe("ini", "[Unit]"), re.MULTILINE)
+    server = dict(lines)
+    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", serve_help()))
+    assert server.keys() <= known
+    peers = re.findall(r"http://([\d.]+):2380", node["ETCD_INITIAL_CLUSTER"])
+    endpoints = ",".join(f"{address}:2379" for address in peers)
+    assert server["ZMQLOCKER_REGISTRY"] == f"etcd://{endpoints}/zmqlocker"
+    assert server["ZMQLOCKER_ADVERTISE"] == f"tcp://{peers[0]}:7777"
+    assert f"http://{peers[0]}:2379" == node["ETCD_ADVERTISE_CLIENT_URLS"]
+
+
 def test_the_ports_are_the_same_everywhere() -> None:
     exposed = re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
     assert exposed == ["7777 9464"]
@@ -225,10 +247,15 @@ def test_kubernetes_knows_every_field() -> None:
     checked(tool("kubernetes-validate"), "--strict", DEPLOY / "kubernetes.yaml")
 
 
-def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("servers", [1, 3])
+def test_systemd_knows_every_line_of_the_unit(tmp_path: Path, servers: int) -> None:
     # The command is looked for, and is not where the unit has it.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace(unit_command()[0], "/bin/true", 1))
+    if servers == 3:
+        override = tmp_path / f"{UNIT.name}.d" / "override.conf"
+        override.parent.mkdir()
+        override.write_text(recipe("ini", "[Unit]"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
