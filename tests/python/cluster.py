@@ -15,16 +15,24 @@ from typing_extensions import Self
 from zmqlocker import LockerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
 
 class Cluster:
-    """Servers of one registry."""
+    """Servers of one registry, with these options; a socket that asks them may need a key."""
 
-    def __init__(self, registry: str, *limits: str, count: int = 3) -> None:
-        self._registry = registry
-        self._limits = [f"--limit={limit}" for limit in limits]
+    def __init__(
+        self,
+        registry: str,
+        *limits: str,
+        count: int = 3,
+        options: Sequence[str] = (),
+        give_key: Callable[[zmq.Socket[bytes]], None] | None = None,
+    ) -> None:
+        self._options = [f"--registry={registry}", *(f"--limit={limit}" for limit in limits)]
+        self._options += options
+        self._give_key = give_key
         self.servers: dict[str, Serving] = {}
         for number in range(count):
             self.start(f"s{number}")
@@ -32,8 +40,7 @@ class Cluster:
 
     def start(self, name: str, url: str = "tcp://127.0.0.1:*") -> Serving:
         """A server more, which is one of them when this returns."""
-        arguments = [f"--registry={self._registry}", f"--name={name}", *self._limits]
-        server = Serving(*arguments, url=url)
+        server = Serving(f"--name={name}", *self._options, url=url)
         self.servers[name] = server
         return server
 
@@ -56,7 +63,8 @@ class Cluster:
     def home_of(self, key: str) -> str:
         """The name of the server that is home of a key, as the first of the servers tells."""
         homes, names = self._map()
-        return names[homes[partition(key)]]
+        place = homes[partition(key)]
+        return names[place] if place < len(names) else ""
 
     def _map(self) -> tuple[bytes, list[str]]:
         """The place of each partition's home, and the names of all servers."""
@@ -64,6 +72,8 @@ class Cluster:
         with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
             peer.linger = 0
             peer.rcvtimeo = 10_000
+            if self._give_key:
+                self._give_key(peer)
             peer.connect(next(iter(self.servers.values())).url)
             peer.send(msgpack.packb(hello))
             items = msgpack.Unpacker()

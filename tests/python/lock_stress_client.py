@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from stress_client import boot_time
-from zmqlocker import ConfigError, LockerClient, LockLost, LockTimeout, NotHeld, ServerUnavailable
+from zmqlocker import LockerClient, LockLost, LockTimeout, NotHeld, ServerUnavailable
 from zmqlocker import asyncio as event_loop
 
 TASKS = 2
@@ -33,11 +33,10 @@ class Holder:
     def __init__(self, client: Any, log: int, who: str, seed: str, *, threads: bool) -> None:
         self._client, self._log, self._who = client, log, who
         self._dice, self._threads = random.Random(seed), threads
-        #: What several servers say of keys that do not have one home.
-        self.parted: tuple[type[Exception], ...] = ()
 
-    def note(self, token: int, keys: list[str], enter: int, leave: int) -> None:
-        lines = [json.dumps((token, key, enter, leave, self._who)) + "\n" for key in keys]
+    def note(self, tokens: dict[str, int], enter: int, leave: int) -> None:
+        sections = [(token, key, enter, leave, self._who) for key, token in tokens.items()]
+        lines = [json.dumps(section) + "\n" for section in sections]
         fcntl.flock(self._log, fcntl.LOCK_EX)
         # One write, so that the lines are there as a whole or not at all after a kill.
         os.write(self._log, "".join(lines).encode())
@@ -76,7 +75,7 @@ class Holder:
             seen = boot_time()
             if not lease.held:
                 break
-            self.note(lease.token, keys, enter, seen)
+            self.note(lease.tokens, enter, seen)
             if seen >= until:
                 break
             await asyncio.sleep(min(stay / 4, 0.02))
@@ -85,7 +84,7 @@ class Holder:
     async def enter_until(self, until: int) -> None:
         while boot_time() < until:
             with contextlib.suppress(
-                LockTimeout, TimeoutError, ServerUnavailable, NotHeld, LockLost, *self.parted
+                LockTimeout, TimeoutError, ServerUnavailable, NotHeld, LockLost
             ):
                 await self.enter()
             await asyncio.sleep(self._dice.choice((0.0, 0.0, 0.01)))
@@ -101,7 +100,6 @@ async def main(url: str, log: str, until: str, seed: str, who: str) -> None:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         name = f"{who}.{number}"
         holders.append(Holder(client, file, name, f"{seed} {number}", threads=threads))
-        holders[-1].parted = (ConfigError,) if len(urls) > 1 else ()
     await asyncio.gather(*(holder.enter_until(int(until)) for holder in holders))
     client.close()
 

@@ -1,12 +1,14 @@
 """Servers, their registry and what is between them fail at random: nothing is granted twice.
 
-Three servers, three nodes of etcd and their clients are on hosts of their own. `python
-tests/python/test_cluster_faults.py 180` does it for three minutes and prints its verdict; a seed
-after the seconds repeats the dice. `STRESS_SECONDS` and `STRESS_SEED` say the same to pytest.
+Three servers, their registry and their clients are on hosts of their own. `python
+tests/python/test_cluster_faults.py 180` does it for three minutes with three nodes of etcd and
+prints its verdict; a seed after the seconds repeats the dice, and `--registry postgresql` takes
+PostgreSQL. `STRESS_SECONDS` and `STRESS_SEED` say the same to pytest, which does both.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import random
@@ -26,6 +28,7 @@ import pytest
 from etcd_nodes import EtcdNodes
 from hosts import Hosts
 from lock_stress_client import KEYS
+from postgres_server import PostgresServer
 from stress_client import ASKED, LENT, MIXED, boot_time
 from test_stress import rate_of, text_of
 from zmqlocker import LockerClient
@@ -33,16 +36,24 @@ from zmqlocker import LockerClient
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SECONDS = float(os.environ.get("STRESS_SECONDS", "20"))
+#: For how long each registry is tried. What differs is what the registry itself goes through.
+SECONDS = {
+    name: float(os.environ.get("STRESS_SECONDS", usual))
+    for name, usual in (("etcd", "20"), ("postgresql", "5"))
+}
 SECOND = 1_000_000_000
 PATIENCE = 60.0
 
 SERVERS = ("s1", "s2", "s3")
 NODES = ("e1", "e2", "e3")
+POSTGRES = "postgres"
 CLIENTS = "clients"
 
 HOLDERS = 6
 ASKERS = 4
+
+#: What a fault leaves: for how many seconds it lasts, and what ends it.
+Fault = tuple[float, "Callable[[], None]"]
 
 
 @dataclass
@@ -57,13 +68,15 @@ class Run:
 
 
 class Cluster:
-    """Servers, nodes and clients, and what is done to them."""
+    """Servers, their registry and clients, and what is done to them."""
+
+    #: The hosts of the registry.
+    nodes: Sequence[str]
 
     def __init__(self, run: Run, until: int, hosts: Hosts, folder: Path) -> None:
         self.run, self.until, self.hosts, self.folder = run, until, hosts, folder
         self.dice = random.Random(run.seed)
-        self.nodes = EtcdNodes(hosts, NODES, folder)
-        self.nodes.leader()
+        self.registry = self.start_registry()
         self.servers = {name: self.start_server(name) for name in SERVERS}
         self.urls = ",".join(self.url(name) for name in SERVERS)
         run.since = boot_time()
@@ -72,13 +85,23 @@ class Cluster:
         #: What ends a fault, and when.
         self.mends: list[tuple[int, Callable[[], None]]] = []
 
+    def start_registry(self) -> str:
+        """Start the registry: its URL."""
+        raise NotImplementedError
+
+    def faults_of_registry(self) -> list[Callable[[str], Fault]]:
+        raise NotImplementedError
+
+    def close_registry(self) -> None:
+        raise NotImplementedError
+
     def url(self, name: str) -> str:
         return f"tcp://{self.hosts.address(name)}:7777"
 
     def start_server(self, name: str) -> subprocess.Popen[str]:
         limits = [f"--limit={key}={text_of(rate_of(key))}" for key in ASKED + MIXED + LENT]
         options = [f"--url={self.url(name)}", "--bind-anyway", f"--name={name}"]
-        options += [f"--registry={self.nodes.url}", *limits]
+        options += [f"--registry={self.registry}", *limits]
         server = self.hosts.start(
             name, sys.executable, "-m", "zmqlocker", "serve", *options, stderr=subprocess.PIPE
         )
@@ -112,17 +135,16 @@ class Cluster:
         if self.mends or now > self.until - 4 * SECOND:
             return
         of_servers = [self.kill, self.stop, self.cut, self.cut_one_way, self.unplug, self.leave]
-        of_nodes = [self.kill_leader, self.stop_leader, self.cut_leader]
-        fault = self.dice.choice([*of_servers, *of_nodes, self.kill_client])
+        fault = self.dice.choice([*of_servers, *self.faults_of_registry(), self.kill_client])
         length, mend = fault(self.dice.choice(SERVERS))
         self.run.faults[fault.__name__] += 1
         self.mends.append((now + round(length * SECOND), mend))
 
-    def kill(self, name: str) -> tuple[float, Callable[[], None]]:
+    def kill(self, name: str) -> Fault:
         self.end(name, signal.SIGKILL)
         return self.dice.choice((0.0, 1.0, 3.0)), lambda: self.restart(name)
 
-    def leave(self, name: str) -> tuple[float, Callable[[], None]]:
+    def leave(self, name: str) -> Fault:
         self.end(name, signal.SIGTERM)
         return self.dice.choice((0.0, 1.0)), lambda: self.restart(name)
 
@@ -135,22 +157,20 @@ class Cluster:
     def restart(self, name: str) -> None:
         self.servers[name] = self.start_server(name)
 
-    def stop(self, name: str) -> tuple[float, Callable[[], None]]:
+    def stop(self, name: str) -> Fault:
         server = self.servers[name]
         server.send_signal(signal.SIGSTOP)
         return self.dice.choice((0.3, 1.0, 3.0)), lambda: server.send_signal(signal.SIGCONT)
 
-    def cut(self, name: str) -> tuple[float, Callable[[], None]]:
+    def cut(self, name: str) -> Fault:
         """A server and its registry do not hear each other; clients reach both."""
-        return self.part(name, NODES, both_ways=True)
+        return self.part(name, self.nodes, both_ways=True)
 
-    def cut_one_way(self, name: str) -> tuple[float, Callable[[], None]]:
+    def cut_one_way(self, name: str) -> Fault:
         """A server beats and is heard, and hears of nothing."""
-        return self.part(name, NODES, both_ways=False)
+        return self.part(name, self.nodes, both_ways=False)
 
-    def part(
-        self, name: str, others: Sequence[str], *, both_ways: bool
-    ) -> tuple[float, Callable[[], None]]:
+    def part(self, name: str, others: Sequence[str], *, both_ways: bool) -> Fault:
         self.hosts.cut(name, others)
         cut = [name]
         if both_ways:
@@ -164,25 +184,11 @@ class Cluster:
 
         return self.dice.choice((0.3, 1.0, 3.0)), mend
 
-    def unplug(self, name: str) -> tuple[float, Callable[[], None]]:
+    def unplug(self, name: str) -> Fault:
         self.hosts.plug(name, is_in=False)
         return self.dice.choice((0.3, 1.0, 3.0)), lambda: self.hosts.plug(name, is_in=True)
 
-    def kill_leader(self, _: str) -> tuple[float, Callable[[], None]]:
-        leader = self.nodes.leader()
-        self.nodes.kill(leader)
-        return 2.0, lambda: self.nodes.start_again(leader)
-
-    def stop_leader(self, _: str) -> tuple[float, Callable[[], None]]:
-        process = self.nodes.processes[self.nodes.leader()]
-        process.send_signal(signal.SIGSTOP)
-        return self.dice.choice((0.5, 3.0)), lambda: process.send_signal(signal.SIGCONT)
-
-    def cut_leader(self, _: str) -> tuple[float, Callable[[], None]]:
-        leader = self.nodes.leader()
-        return self.part(leader, [name for name in NODES if name != leader], both_ways=True)
-
-    def kill_client(self, _: str) -> tuple[float, Callable[[], None]]:
+    def kill_client(self, _: str) -> Fault:
         number = self.dice.randrange(HOLDERS)
         self.holders[number].kill()
         self.holders[number].communicate(timeout=PATIENCE)
@@ -216,7 +222,69 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.communicate(timeout=PATIENCE)
-        self.nodes.close()
+        self.close_registry()
+
+
+class EtcdCluster(Cluster):
+    """With three nodes of etcd: what happens to their leader happens to the registry."""
+
+    nodes = NODES
+
+    def start_registry(self) -> str:
+        self.etcd = EtcdNodes(self.hosts, NODES, self.folder)
+        self.etcd.leader()
+        return self.etcd.url
+
+    def faults_of_registry(self) -> list[Callable[[str], Fault]]:
+        return [self.kill_leader, self.stop_leader, self.cut_leader]
+
+    def kill_leader(self, _: str) -> Fault:
+        leader = self.etcd.leader()
+        self.etcd.kill(leader)
+        return 2.0, lambda: self.etcd.start_again(leader)
+
+    def stop_leader(self, _: str) -> Fault:
+        process = self.etcd.processes[self.etcd.leader()]
+        process.send_signal(signal.SIGSTOP)
+        return self.dice.choice((0.5, 3.0)), lambda: process.send_signal(signal.SIGCONT)
+
+    def cut_leader(self, _: str) -> Fault:
+        leader = self.etcd.leader()
+        return self.part(leader, [name for name in NODES if name != leader], both_ways=True)
+
+    def close_registry(self) -> None:
+        self.etcd.close()
+
+
+class PostgresCluster(Cluster):
+    """With one PostgreSQL: while it is away nothing is granted."""
+
+    nodes = (POSTGRES,)
+
+    def start_registry(self) -> str:
+        address, within = self.hosts.address(POSTGRES), self.hosts.command(POSTGRES)
+        self.postgres = PostgresServer(address, within)
+        return self.postgres.url
+
+    def faults_of_registry(self) -> list[Callable[[str], Fault]]:
+        return [self.crash_postgres, self.freeze_postgres, self.unplug_postgres]
+
+    def crash_postgres(self, _: str) -> Fault:
+        self.postgres.crash()
+        return self.dice.choice((0.0, 1.0, 2.0)), self.postgres.start
+
+    def freeze_postgres(self, _: str) -> Fault:
+        self.postgres.freeze()
+        return self.dice.choice((0.3, 1.0, 2.0)), self.postgres.go_on
+
+    def unplug_postgres(self, _: str) -> Fault:
+        return self.unplug(POSTGRES)
+
+    def close_registry(self) -> None:
+        self.postgres.close()
+
+
+CLUSTERS: dict[str, type[Cluster]] = {"etcd": EtcdCluster, "postgresql": PostgresCluster}
 
 
 def heal(urls: str) -> None:
@@ -229,13 +297,13 @@ def heal(urls: str) -> None:
             client.try_acquire(key)
 
 
-def have_faults(seconds: float, seed: int, folder: Path) -> Run:
+def have_faults(registry: str, seconds: float, seed: int, folder: Path) -> Run:
     """Let clients go on for so long, while things fail."""
-    print(f"seed {seed}, {seconds} s, {HOLDERS} holders, {ASKERS} askers", flush=True)
-    run = Run(seed)
-    with Hosts((*SERVERS, *NODES, CLIENTS)) as hosts, contextlib.ExitStack() as stack:
+    print(f"{registry}, seed {seed}, {seconds} s, {HOLDERS} holders, {ASKERS} askers", flush=True)
+    run, kind = Run(seed), CLUSTERS[registry]
+    with Hosts((*SERVERS, *kind.nodes, CLIENTS)) as hosts, contextlib.ExitStack() as stack:
         until = boot_time() + round((seconds + 5) * SECOND)
-        cluster = Cluster(run, until, hosts, folder)
+        cluster = kind(run, until, hosts, folder)
         stack.callback(cluster.close)
         while boot_time() < until:
             # Faults come at any time, whatever has happened by then.
@@ -267,10 +335,11 @@ def violations(run: Run) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=CLUSTERS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    registry = request.param
     seed = int(os.environ.get("STRESS_SEED", str(time.time_ns() % 1_000_000)))
-    run = have_faults(SECONDS, seed, tmp_path_factory.mktemp("cluster"))
+    run = have_faults(registry, SECONDS[registry], seed, tmp_path_factory.mktemp("cluster"))
     show(run)
     return run
 
@@ -293,10 +362,13 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["heal"]:
         heal(sys.argv[2])
         sys.exit()
-    duration = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    first_seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seconds", type=float, nargs="?", default=SECONDS["etcd"])
+    parser.add_argument("seed", type=int, nargs="?", default=time.time_ns() % 1_000_000)
+    parser.add_argument("--registry", choices=CLUSTERS, default="etcd")
+    told = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        done = have_faults(duration, first_seed, Path(name))
+        done = have_faults(told.registry, told.seconds, told.seed, Path(name))
     show(done)
     wrong = violations(done)
     print("\n".join(wrong) if wrong else "no lock had two holders, no limit was exceeded")

@@ -23,8 +23,14 @@ UNIT = DEPLOY / "zmqlocker.service"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
 
 
-def compose() -> dict[str, Any]:
-    return dict(yaml.safe_load((DEPLOY / "docker-compose.yml").read_text()))
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / name).read_text()))
+
+
+def of_cluster(kind: str) -> dict[str, dict[str, Any]]:
+    """Those services of a cluster whose names begin so."""
+    services = compose("docker-compose-cluster.yml")["services"]
+    return {name: service for name, service in services.items() if name.startswith(kind)}
 
 
 def kubernetes(kind: str) -> dict[str, Any]:
@@ -98,9 +104,85 @@ def test_the_server_starts_as_the_files_say(served: Serving, tmp_path: Path) -> 
     assert served.finish()[0] == 0
 
 
+def serve_help() -> str:
+    return zmqlocker("serve", "--help")[1]
+
+
 def test_each_variable_of_the_image_is_one_that_the_server_knows() -> None:
-    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", zmqlocker("serve", "--help")[1]))
+    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", serve_help()))
     assert set(image_environment()) <= known
+
+
+def test_a_cluster_has_three_servers_that_differ_by_their_names_alone() -> None:
+    servers = of_cluster("zmqlocker")
+    options = r"^ +(?:-\w, )?(--[a-z-]+)|\[env: (ZMQLOCKER_\w+)"
+    known = {found for pair in re.findall(options, serve_help(), re.MULTILINE) for found in pair}
+    (command,) = {tuple(server["command"]) for server in servers.values()}
+    assert command[0] == "serve"
+    assert {word.partition("=")[0] for word in command[1:]} <= known
+    for name, server in servers.items():
+        told = server["environment"]
+        assert told.keys() <= known
+        assert told["ZMQLOCKER_SERVER_NAME"] == name
+        assert told["ZMQLOCKER_ADVERTISE"] == f"tcp://{name}:7777"
+        assert server["volumes"] == [f"{name}:{image_environment()['ZMQLOCKER_DATA_DIR']}"]
+    assert len(servers) == 3
+
+
+def test_a_cluster_asks_the_nodes_of_etcd_that_it_has() -> None:
+    nodes, flags = of_cluster("etcd"), set(re.findall(r"--([a-z-]+)", checked("etcd", "--help")))
+    for name, node in nodes.items():
+        told = node["environment"]
+        used = {word.removeprefix("ETCD_").lower().replace("_", "-") for word in told}
+        assert used <= flags
+        assert told["ETCD_NAME"] == name
+        assert told["ETCD_ADVERTISE_CLIENT_URLS"] == f"http://{name}:2379"
+        assert told["ETCD_INITIAL_ADVERTISE_PEER_URLS"] == f"http://{name}:2380"
+        peers = ",".join(f"{one}=http://{one}:2380" for one in nodes)
+        assert told["ETCD_INITIAL_CLUSTER"] == peers
+        assert node["volumes"] == [f"{name}:{told['ETCD_DATA_DIR']}"]
+        assert node["networks"] == ["registry"]
+    endpoints = ",".join(f"{name}:2379" for name in nodes)
+    for server in of_cluster("zmqlocker").values():
+        assert f"--registry=etcd://{endpoints}/zmqlocker" in server["command"]
+        assert set(server["depends_on"]) == set(nodes)
+        assert "registry" in server["networks"]
+    assert len(nodes) == 3
+
+
+def test_a_cluster_lets_no_container_do_more_than_it_needs() -> None:
+    whole = compose("docker-compose-cluster.yml")
+    for service in whole["services"].values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert set(service["networks"]) <= whole["networks"].keys()
+        volumes = {volume.partition(":")[0] for volume in service["volumes"]}
+        assert volumes <= whole["volumes"].keys()
+    assert whole["networks"]["registry"] == {"internal": True}
+
+
+def recipe(language: str, start: str) -> str:
+    """What the recipe for three servers has users write into a file."""
+    page = (DEPLOY.parent / "docs" / "several-servers.md").read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (one,) = (block for block in blocks if block.startswith(start))
+    return str(one)
+
+
+def test_the_recipe_sets_what_etcd_and_the_server_know() -> None:
+    node = dict(line.split("=", 1) for line in recipe("sh", "ETCD_NAME").splitlines())
+    assert node.keys() <= of_cluster("etcd")["etcd1"]["environment"].keys()
+    lines = re.findall(r"^Environment=(\w+)=(.*)$", recipe("ini", "[Unit]"), re.MULTILINE)
+    server = dict(lines)
+    known = set(re.findall(r"\[env: (ZMQLOCKER_\w+)", serve_help()))
+    assert server.keys() <= known
+    peers = re.findall(r"http://([\d.]+):2380", node["ETCD_INITIAL_CLUSTER"])
+    endpoints = ",".join(f"{address}:2379" for address in peers)
+    assert server["ZMQLOCKER_REGISTRY"] == f"etcd://{endpoints}/zmqlocker"
+    assert server["ZMQLOCKER_ADVERTISE"] == f"tcp://{peers[0]}:7777"
+    assert f"http://{peers[0]}:2379" == node["ETCD_ADVERTISE_CLIENT_URLS"]
 
 
 def test_the_ports_are_the_same_everywhere() -> None:
@@ -151,10 +233,15 @@ def test_kubernetes_knows_every_field() -> None:
     checked(tool("kubernetes-validate"), "--strict", DEPLOY / "kubernetes.yaml")
 
 
-def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("servers", [1, 3])
+def test_systemd_knows_every_line_of_the_unit(tmp_path: Path, servers: int) -> None:
     # The command is looked for, and is not where the unit has it.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace(unit_command()[0], "/bin/true", 1))
+    if servers == 3:
+        override = tmp_path / f"{UNIT.name}.d" / "override.conf"
+        override.parent.mkdir()
+        override.write_text(recipe("ini", "[Unit]"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )

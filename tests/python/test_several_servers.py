@@ -328,6 +328,22 @@ def test_a_server_that_joins_takes_its_share_without_a_gap(cluster: Cluster) -> 
         assert list(above_limit(callers.answers[key], 20, 1.0)) == []
 
 
+def test_what_counts_as_used_up_does_so_at_its_next_home_too(cluster: Cluster) -> None:
+    all_keys = keys("n", 60)
+    homes = {key: cluster.home_of(key) for key in all_keys}
+    victim = homes[all_keys[0]]
+    lost = [key for key in all_keys if homes[key] == victim]
+    with LockerClient(cluster.urls) as client:
+        assert all(client.try_acquire(key, cost=5).allowed for key in lost)
+        cluster.servers.pop(victim).finish(signal.SIGKILL)
+        wait_until(lambda: cluster.home_of(lost[0]) in cluster.servers)
+        joined = cluster.start("s9")
+        joined.line_with("is home of 21 of 64 partitions, with 3 servers")
+        wait_until(lambda: any(cluster.home_of(key) == "s9" for key in lost))
+        moved = [key for key in lost if cluster.home_of(key) == "s9"]
+        assert not any(client.try_acquire(key, cost=4).allowed for key in moved)
+
+
 def test_a_second_server_of_a_name_is_refused_and_the_first_goes_on(registry: str) -> None:
     with Cluster(registry, count=1) as cluster:
         status, _, told = command(
