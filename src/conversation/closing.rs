@@ -47,8 +47,9 @@ impl Conversation {
         }
         let Some(grant) = grant else { return };
         let by = self.place_of(by, grant);
-        if self.talks[by.0].leases.get(grant).is_some_and(|lease| lease.locks.is_some()) {
-            // A later run of the server may know the lease, but not the request.
+        let leases = &self.talks[by.0].leases;
+        if leases.get(grant).is_some_and(|lease| lease.is_lock || self.knows_homes()) {
+            // A later run of the server, or another one, may know the lease, but not the request.
             self.give_up_lease(by, grant);
             self.perform(now);
         } else {

@@ -23,7 +23,8 @@ impl Conversation {
         for item in Replies::new(message.get(0).unwrap_or_default()) {
             match item {
                 Ok(ServerItem::Welcome { server, .. }) => {
-                    for grant in self.talks[link.0].welcome(server) {
+                    let is_shared = self.knows_homes();
+                    for grant in self.talks[link.0].welcome(server, is_shared) {
                         self.reclaim(now, link, grant);
                     }
                 }

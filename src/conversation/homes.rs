@@ -89,7 +89,8 @@ impl Conversation {
     }
 
     /// Whether servers share the keys, as far as is known.
-    pub(super) const fn knows_homes(&self) -> bool {
+    #[must_use]
+    pub const fn knows_homes(&self) -> bool {
         self.homes.map.is_some()
     }
 
@@ -315,7 +316,7 @@ impl Conversation {
     fn follow(&mut self, now: Timestamp, link: LinkId, grant: GrantId) {
         let talk = &mut self.talks[link.0];
         let Some(lease) = talk.leases.get(grant) else { return };
-        if lease.locks.is_none() || lease.partition.is_none() {
+        if lease.partition.is_none() {
             return self.give_up_lease(link, grant);
         }
         talk.leases.unknow(grant, talk.heard_at);

@@ -18,8 +18,10 @@ pub(super) struct Lease {
     pub(super) ends_at: Timestamp,
     /// Whether the present run of the server knows it, so that what it hears renews it.
     pub(super) is_known: bool,
-    /// What it is of, if it is of locks: a new run of the server is told.
-    pub(super) locks: Option<Wanted>,
+    /// What it is of: who did not grant it itself is told.
+    pub(super) wanted: Wanted,
+    /// Whether it is of locks; else it is of permits, which a new run of a server knows nothing of.
+    pub(super) is_lock: bool,
     /// The partition of its keys, if they are all of one.
     pub(super) partition: Option<Partition>,
 }
@@ -86,8 +88,8 @@ impl Leases {
 
     /// Those that may be reclaimed at another server, each with the partition of its keys.
     pub(super) fn movable(&self) -> Vec<(GrantId, Partition)> {
-        let of_locks = self.all.iter().filter(|(_, lease)| lease.locks.is_some());
-        of_locks.filter_map(|(grant, lease)| Some((*grant, lease.partition?))).collect()
+        let all = self.all.iter();
+        all.filter_map(|(grant, lease)| Some((*grant, lease.partition?))).collect()
     }
 
     pub(super) fn clear(&mut self) {
@@ -97,8 +99,9 @@ impl Leases {
     /// Another run of the server is there. The leases that it may let us hold on: it knows none of
     /// them yet, and those that cannot be reclaimed are lost. What is over has to be released: a
     /// run that was asked to let us hold it, or has found it written down, may have it.
-    pub(super) fn reclaimable(&mut self, heard_at: Timestamp) -> Vec<GrantId> {
-        let is_lost = |(grant, lease): (&GrantId, &Lease)| lease.locks.is_none().then_some(*grant);
+    pub(super) fn reclaimable(&mut self, heard_at: Timestamp, locks_alone: bool) -> Vec<GrantId> {
+        let is_lost =
+            |(grant, lease): (&GrantId, &Lease)| (locks_alone && !lease.is_lock).then_some(*grant);
         for lost in self.all.iter().filter_map(is_lost).collect::<Vec<_>>() {
             self.remove(lost);
         }
@@ -137,7 +140,7 @@ impl Leases {
     /// Those that are renewed, and whether they are of locks.
     pub(super) fn renewed(&self) -> Vec<(GrantId, bool)> {
         let all = self.all.iter().filter(|(_, lease)| lease.term.is_renewed());
-        all.map(|(grant, lease)| (*grant, lease.locks.is_some())).collect()
+        all.map(|(grant, lease)| (*grant, lease.is_lock)).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -25,17 +25,15 @@ use std::mem;
 use std::time::Duration;
 
 use crate::asking::{self, Asking, LinkId, RequestId};
-use crate::conversation::homes::{Homes, partition_of, whole_partition_of};
+use crate::conversation::homes::{Homes, partition_of};
 use crate::conversation::parted::{InParts, Parted};
 use crate::conversation::question::{Held, Question, Together};
 pub use crate::conversation::stats::ClientStats;
 use crate::conversation::talk::Talk;
-use crate::engine::{
-    ClientInfo, GrantId, Hold, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait,
-};
+use crate::engine::{ClientInfo, GrantId, Reply, Request, SessionName, WAITER_SILENCE_MAX, Wait};
 use crate::time::Timestamp;
 use crate::wire::Frames;
-use crate::wire::request::{encode_bye, encode_reclaim, encode_request, encode_wanted};
+use crate::wire::request::{encode_bye, encode_reclaim, encode_request};
 use crate::wire::seed::BYTES_MAX;
 
 /// How often a client that waits for something at a server says that it lives.
@@ -214,27 +212,19 @@ impl Conversation {
             let preferred = self.preferred(partition);
             self.asking.ask_first(now, preferred)
         };
-        let (term, wait) = match request {
-            Some(Request::Acquire { hold: Hold::Lease(term), wait, .. }) => (Some(*term), *wait),
-            Some(Request::Acquire { wait, .. }) => (None, *wait),
-            Some(Request::Lock { wanted, wait }) => (Some(wanted.term), *wait),
-            _ => (None, Wait::No),
-        };
-        let wait = match wait {
-            Wait::UpTo(length) => Some(length),
-            Wait::No | Wait::Patience => None,
+        let wait = match request {
+            Some(
+                Request::Acquire { wait: Wait::UpTo(length), .. }
+                | Request::Lock { wait: Wait::UpTo(length), .. },
+            ) => Some(*length),
+            _ => None,
         };
         let item = request.map(|request| {
             let mut item = Vec::with_capacity(48);
             encode_request(&mut item, id, request);
             item
         });
-        let locks = match request {
-            Some(Request::Lock { wanted, .. }) => Some(encode_wanted(wanted)),
-            _ => None,
-        };
-        let whole = request.and_then(whole_partition_of);
-        let lease = term.map(|term| Held { term, locks, partition: whole });
+        let lease = request.and_then(Held::of);
         let is_errand = matches!(
             request,
             Some(Request::Release { .. } | Request::Commit { .. } | Request::GiveBack { .. })
@@ -258,7 +248,7 @@ impl Conversation {
         if lease.valid_until <= now {
             return self.give_up_lease(link, grant);
         }
-        let Some(locks) = &lease.locks else { return };
+        let wanted = lease.wanted.clone();
         let is_same = |question: &Question| question.reclaims == Some((link, grant));
         if self.questions.values().any(is_same) {
             return;
@@ -266,7 +256,7 @@ impl Conversation {
         let partition = lease.partition;
         let id = self.asking.next_number();
         let mut item = Vec::new();
-        encode_reclaim(&mut item, id, grant, locks);
+        encode_reclaim(&mut item, id, grant, &wanted);
         let deadline = Some(lease.valid_until);
         let reclaims = Some((link, grant));
         let question = Question {

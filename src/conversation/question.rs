@@ -7,12 +7,13 @@ use smallvec::SmallVec;
 use crate::asking::LinkId;
 use crate::cluster::Partition;
 use crate::conversation::BEAT_INTERVAL;
+use crate::conversation::homes::whole_partition_of;
 use crate::conversation::looks::Look;
 use crate::conversation::parted::Parted;
 use crate::conversation::releases::Owed;
-use crate::engine::{GrantId, Problem, Reply, Term};
+use crate::engine::{GrantId, Hold, LockRequest, Locks, Mode, Problem, Reply, Request, Term};
 use crate::time::Timestamp;
-use crate::wire::request::Wanted;
+use crate::wire::request::{Wanted, encode_wanted};
 
 /// How much longer than its caller wanted a request waits, at most, for the answer of the server in
 /// whose queue it is: that one knows the limit that said no.
@@ -55,10 +56,34 @@ pub(super) struct Question {
 pub(super) struct Held {
     /// For how long.
     pub(super) term: Term,
-    /// Of which locks, if it is of locks.
-    pub(super) locks: Option<Wanted>,
+    /// What is to be held.
+    pub(super) wanted: Wanted,
+    /// Whether it is of locks.
+    pub(super) is_lock: bool,
     /// The partition of its keys, if they are all of one.
     pub(super) partition: Option<Partition>,
+}
+
+impl Held {
+    /// What is to be held by a request, if anything is.
+    pub(super) fn of(request: &Request<'_>) -> Option<Self> {
+        let partition = whole_partition_of(request);
+        match request {
+            Request::Lock { wanted, .. } => {
+                let term = wanted.term;
+                Some(Self { term, wanted: encode_wanted(wanted), is_lock: true, partition })
+            }
+            Request::Acquire { demand, hold: Hold::Lease(term), .. } => {
+                let parts = demand.parts().iter();
+                let parts = parts.map(|(key, cost)| Some((*key, Mode::of_limit(cost.permits())?)));
+                let parts = parts.collect::<Option<Vec<_>>>()?;
+                let locks = Locks::new(parts).ok()?;
+                let wanted = encode_wanted(&LockRequest { locks, term: *term, actor: 0 });
+                Some(Self { term: *term, wanted, is_lock: false, partition })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// When a request was sent to a server.

@@ -146,11 +146,11 @@ impl Talk {
 
     /// A run of the server that is not the one we knew has forgotten what that one granted. The
     /// leases that it may let us hold on.
-    pub(super) fn welcome(&mut self, server: u64) -> Vec<GrantId> {
+    pub(super) fn welcome(&mut self, server: u64, is_shared: bool) -> Vec<GrantId> {
         if self.server.replace(server).is_none_or(|known| known == server) {
             return Vec::new();
         }
-        self.leases.reclaimable(self.heard_at)
+        self.leases.reclaimable(self.heard_at, !is_shared)
     }
 
     /// The answer of a new run to the wish to hold on a lease. Whether we still hold it.
@@ -194,12 +194,13 @@ impl Talk {
         now: Timestamp,
         grant: GrantId,
         (sent_at, not_before): (Timestamp, Timestamp),
-        Held { term, locks, partition }: Held,
+        Held { term, wanted, is_lock, partition }: Held,
     ) {
         let valid_until = sent_at.max(self.heard_at) + shortened(term.ttl);
         let ends_at =
             term.max_hold.map_or(Timestamp::NEVER, |length| not_before + shortened(length));
-        let lease = Lease { term, valid_until, ends_at, is_known: true, locks, partition };
+        let lease =
+            Lease { term, valid_until, ends_at, is_known: true, wanted, is_lock, partition };
         self.leases.insert(now, grant, lease);
         self.schedule_beat_from(now);
         if term.is_renewed() && valid_until < now + term.ttl * 2 / 3 {

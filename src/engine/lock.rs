@@ -44,6 +44,14 @@ pub enum Shape {
 }
 
 impl Mode {
+    /// So many permits of a limit for what is held at once, as they are told of elsewhere: how many
+    /// there are is known where the limit is. None for what nobody can have taken.
+    #[must_use]
+    pub fn of_limit(permits: u64) -> Option<Self> {
+        let cost = Cost::new(permits.into()).ok()?;
+        Some(Self::Permits { size: cost, cost })
+    }
+
     /// The kind of lock that has this mode.
     #[must_use]
     pub const fn shape(self) -> Shape {

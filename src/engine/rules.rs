@@ -86,6 +86,15 @@ impl Limits {
         &self.all[place].1
     }
 
+    /// How many permits may be held at once, by the concurrency limits among them.
+    pub(super) fn at_once(&self) -> u64 {
+        let counts = self.iter().filter_map(|limit| match limit.kind {
+            Kind::Concurrency(at_once) => Some(at_once.get()),
+            _ => None,
+        });
+        counts.min().unwrap_or(u64::MAX)
+    }
+
     /// Whether there is a concurrency limit among them.
     #[must_use]
     pub fn has_concurrency(&self) -> bool {

@@ -119,6 +119,12 @@ impl<'a> AskingAll<'a> {
             let part = if self.is_by_policy() && !self.client.is_reachable()? {
                 // The failure before has cost its time: this one costs none.
                 (None, rest.len())
+            } else if self.connections.knows_homes() {
+                // Each goes to its home. What goes to one server goes in one message all the same.
+                let question =
+                    Question { request: rest.first(), only: None, timeout: self.timeout };
+                let caller = Caller::Thread(thread::current());
+                (Some(self.connections.begin(question, caller)?), 1)
             } else {
                 let (id, count) = self.connections.begin_together(rest, self.timeout)?;
                 (Some(id), count)

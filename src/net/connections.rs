@@ -193,6 +193,11 @@ impl Connections {
         self.lock().conversation.stats()
     }
 
+    /// Whether servers share the keys, as far as is known.
+    pub(super) fn knows_homes(&self) -> bool {
+        self.lock().conversation.knows_homes()
+    }
+
     /// Who is home of what, once a server has said so.
     pub(super) fn home_map(&self) -> Option<HomeMap> {
         self.lock().conversation.home_map().cloned()

@@ -214,6 +214,24 @@ fn a_lease_that_has_moved_is_reclaimed_at_its_home_and_is_the_same_for_its_holde
 }
 
 #[test]
+fn a_permit_that_has_moved_is_reclaimed_as_a_lock_is() {
+    let (mut side, grant) = (homes_at_a(), GrantId(5));
+    let id = side.ask(&crate::lease(10_000), None);
+    assert_eq!(side.asked(), [(A, id)]);
+    side.answer(A, id, &yes(Some(grant.0)));
+    side.drain();
+    side.handle(&Input::Down(A));
+    let reclaim = side.asked();
+    assert!(matches!(reclaim[..], [(B, _)]));
+    side.tell(B, &map(2, 1, Some(1)));
+    side.answer_done(B, reclaim[0].1);
+    side.advance(3_000);
+    assert!(side.valid_for(A, grant).is_some());
+    side.conversation.release(side.now, A, grant);
+    assert!(matches!(side.released()[..], [(B, _)]));
+}
+
+#[test]
 fn a_lease_that_moves_while_it_is_given_back_is_given_back_at_its_home() {
     // As an errand, by a caller that waits for the answer, and while it is being reclaimed.
     for way in 0..3 {

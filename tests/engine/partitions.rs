@@ -226,6 +226,51 @@ fn a_permit_that_is_held_keeps_others_out_at_the_next_home_until_it_is_over() {
     assert!(new.lease(other, "k", SECOND).is_some());
 }
 
+/// Permits of a limit are told of as those of a semaphore.
+fn reclaim_permits(desk: &mut Desk, session: SessionId, grant: GrantId, permits: u64) -> Reply {
+    let mode = Mode::of_limit(permits).unwrap();
+    let wanted = wanted(&[("k", mode)], term(9 * SECOND), 0);
+    desk.ask(session, &Request::Reclaim { grant, wanted })
+}
+
+#[test]
+fn a_permit_goes_with_its_key_and_its_holder_claims_it_where_it_is() {
+    let mut old = home(&["2 at once", "5/s"], "k", 1);
+    let holder = old.greet(1);
+    let grant = old.lease(holder, "k", 9 * SECOND).unwrap();
+    let bytes = old.leave("k");
+    assert_eq!(old.moved(), [grant]);
+    let mut new = member(&[], &["2 at once", "5/s"]);
+    assert!(new.gain("k", 2, Gain::Handed(&bytes)));
+    let (holder, other) = (new.greet(1), new.greet(2));
+    // What it asked for first it asks for once: that answer has come along.
+    new.ask(holder, &Request::Status);
+    assert_eq!(reclaim_permits(&mut new, holder, grant, 1), Reply::Done);
+    assert_eq!(code(&reclaim_permits(&mut new, other, grant, 1)), Some(Code::NotHeld));
+    // One is left of two, and four of the five in a second.
+    assert!(new.lease(other, "k", SECOND).is_some());
+    assert_eq!(new.lease(other, "k", SECOND), None);
+    assert_eq!(new.ask(holder, &Request::Release { grant }), Reply::Done);
+    assert!(new.lease(other, "k", SECOND).is_some());
+}
+
+#[test]
+fn permits_of_a_dead_home_are_reclaimed_in_the_grace_as_many_as_there_are() {
+    let mut desk = member(&[], &["3 at once"]);
+    desk.gain("k", 2, Gain::Taken(at(desk.now + SECOND)));
+    let (one, other) = (desk.greet(1), desk.greet(2));
+    let grant = |number: u64| GrantId((1 << 32) + number);
+    assert_eq!(desk.lease(other, "k", SECOND), None);
+    assert_eq!(reclaim_permits(&mut desk, one, grant(1), 2), Reply::Done);
+    assert_eq!(code(&reclaim_permits(&mut desk, other, grant(2), 2)), Some(Code::NotHeld));
+    assert_eq!(reclaim_permits(&mut desk, other, grant(3), 1), Reply::Done);
+    desk.live(&[one, other], SECOND);
+    assert_eq!(code(&reclaim_permits(&mut desk, other, grant(4), 1)), Some(Code::NotHeld));
+    assert_eq!(desk.lease(other, "k", SECOND), None);
+    assert_eq!(desk.ask(one, &Request::Release { grant: grant(1) }), Reply::Done);
+    assert!(desk.lease(other, "k", SECOND).is_some());
+}
+
 #[test]
 fn a_lease_of_keys_that_part_is_lost_and_none_of_them_is_free_before_its_end() {
     let mut old = home(&[], "k", 1);

@@ -223,6 +223,25 @@ def test_a_permit_is_held_by_one_over_all_servers(cluster: Cluster) -> None:
                 pass
 
 
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGKILL])
+def test_a_permit_is_held_on_where_its_key_goes(cluster: Cluster, ends: signal.Signals) -> None:
+    with LockerClient(cluster.urls) as client, LockerClient(cluster.urls) as other:
+        with client.limit("gpu1", ttl=3.0) as lease:
+            home = cluster.home_of("gpu1")
+            cluster.servers.pop(home).finish(ends)
+            wait_until(lambda: cluster.home_of("gpu1") in cluster.servers)
+
+            def holders() -> list[int]:
+                return [row.holders for row in other.busy_keys() if row.key == "gpu1"]
+
+            with pytest.raises(LockTimeout), other.limit("gpu1", timeout=2.0):
+                pass
+            wait_until(lambda: holders() == [1])
+            assert lease.remaining > 1.0
+        with other.limit("gpu1", timeout=20.0):
+            pass
+
+
 def test_the_keys_of_a_killed_server_are_served_by_others_and_theirs_never_stop(
     cluster: Cluster,
 ) -> None:

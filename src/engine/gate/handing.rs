@@ -46,13 +46,13 @@ impl<A> Gate<A> {
             let Some(going) = all.get_mut(&partition_of(&state.name)) else { continue };
             if state.space() == Space::Limits {
                 going.0.extend(self.usage_of(now, state));
-                continue;
             }
             for id in state.holders.leases() {
                 let Some(grant) = self.grants.get(*id) else { continue };
                 match self.lease_within(partition_of(&state.name), grant) {
                     Some(lease) if seen.insert(*id) => going.1.push((*id, grant.owner, lease)),
                     Some(_) => {}
+                    None if state.space() == Space::Limits => {}
                     None => going.0.extend(self.busy_with(now, state, grant)),
                 }
             }
@@ -69,9 +69,10 @@ impl<A> Gate<A> {
         let limits: Vec<_> = meters.map(|(place, it)| (text(place), snapshot(place, it))).collect();
         let rest = state.rest.as_deref();
         let frozen = rest.and_then(|rest| rest.frozen_until);
-        // Whoever holds a permit holds it on by its own clock, and cannot take it elsewhere.
+        // Whoever holds what cannot go with it holds it on by its own clock.
         let leases = state.holders.leases().iter().filter_map(|id| self.grants.get(*id));
-        let held = leases.filter_map(|grant| self.ends_at(grant)).max();
+        let stays = leases.filter(|it| self.lease_within(partition_of(&state.name), it).is_none());
+        let held = stays.filter_map(|grant| self.ends_at(grant)).max();
         let own_limits = rest.is_some_and(|rest| rest.own_limits);
         let frozen_for = frozen.max(held).map(|until| until.since(now)).unwrap_or_default();
         let is_used = limits.iter().any(|(_, snapshot)| snapshot.is_some());
@@ -96,7 +97,8 @@ impl<A> Gate<A> {
         let GrantKind::Lease(lease) = &grant.kind else { return None };
         let part = |(key, permits)| {
             let state = self.table.get(key).filter(|it| partition_of(&it.name) == partition)?;
-            Some((state.name.clone(), state.limits.shape()?.mode(permits)))
+            let mode = state.limits.shape().map(|shape| shape.mode(permits));
+            Some((state.name.clone(), mode.or_else(|| Mode::of_limit(permits))?))
         };
         let parts = grant.taken.parts().into_iter().map(part).collect::<Option<Vec<_>>>()?;
         let (granted_at, term, actor) = (lease.granted_at, lease.term(), lease.actor);
@@ -162,7 +164,7 @@ impl<A> Gate<A> {
         busy_for: Duration,
     ) -> bool {
         let locks = Key::parse(name).and_then(|key| Locks::new([(key, mode)]));
-        let Ok(parts) = locks.map(|locks| self.lock_parts(now, &locks)) else { return false };
+        let Ok(parts) = locks.map(|locks| self.held_parts(now, &locks)) else { return false };
         let Ok(parts) = parts else { return false };
         for (key, _) in parts {
             if let Some(state) = self.table.get_mut(key) {

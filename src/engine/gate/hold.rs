@@ -102,7 +102,7 @@ impl<A> Gate<A> {
     ) -> Option<Decision> {
         let keys = record.parts.iter().map(|(name, mode)| Ok((Key::parse(name)?, *mode)));
         let locks = keys.collect::<Result<Vec<_>, _>>().and_then(Locks::new).ok()?;
-        let parts = self.lock_parts(now, &locks).ok()?;
+        let parts = self.held_parts(now, &locks).ok()?;
         let known = same_clock && record.granted_at <= now;
         let mut lease = Lease::new(now, record.term, record.actor);
         lease.granted_at = if known { record.granted_at } else { now };

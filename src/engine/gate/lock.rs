@@ -43,6 +43,27 @@ impl<A> Gate<A> {
         }
     }
 
+    /// What an earlier run, or another server, has granted of these keys: permits of those that
+    /// have limits here, locks otherwise.
+    pub(super) fn held_parts(
+        &mut self,
+        now: Timestamp,
+        locks: &Locks<'_>,
+    ) -> Result<Parts, Problem> {
+        let is_limit = |(key, _): &(Key<'_>, Mode)| {
+            self.rules.find(*key).is_some_and(|limits| limits.has_concurrency())
+        };
+        if !locks.parts().iter().all(is_limit) {
+            return self.lock_parts(now, locks);
+        }
+        let mut parts = Parts::with_capacity(locks.parts().len());
+        for (key, mode) in locks.parts() {
+            let id = self.find_or_add(now, *key, &parts)?;
+            parts.push((id, mode.permits()));
+        }
+        Ok(parts)
+    }
+
     /// The keys of locks, each of which is in use from now on. A wish that is refused says nothing
     /// about what a key is.
     pub(super) fn lock_parts(

@@ -45,7 +45,11 @@ impl<A> Gate<A> {
     /// cannot be had beside it.
     fn was_free(&self, key: KeyId, permits: u64) -> bool {
         let Some(state) = self.table.get(key) else { return false };
-        let Some(shape) = state.limits.shape() else { return false };
+        let Some(shape) = state.limits.shape() else {
+            // Of several servers, none grants a permit anew as long as one may be reclaimed.
+            let held = state.holders.held().saturating_add(permits);
+            return self.homes.is_some() && held <= state.limits.at_once();
+        };
         self.held_most.get(&state.name).is_none_or(|(known, most)| {
             *known == shape && most.saturating_add(permits) <= shape.at_once().get()
         })
@@ -71,7 +75,7 @@ impl<A> Gate<A> {
             return Err(gone());
         }
         self.room_for_grant(owner)?;
-        let parts = self.lock_parts(now, &wanted.locks)?;
+        let parts = self.held_parts(now, &wanted.locks)?;
         if !parts.iter().all(|(key, permits)| self.was_free(*key, *permits)) {
             return Err(gone());
         }
