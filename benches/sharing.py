@@ -34,7 +34,7 @@ SECONDS = 4.0
 ROUNDS = 5
 
 #: How many programs ask at once.
-ASKERS = 2
+ASKERS = 1
 
 KEYS = [f"k{number}" for number in range(48)]
 LIMITS = ["k*=1000000000/h", "default=1000000000/h"]
