@@ -101,6 +101,7 @@ pub fn needs<'a>(request: &Request<'a>) -> (Right, SmallVec<[Key<'a>; 1]>) {
         Request::Peek { .. }
         | Request::Commit { .. }
         | Request::Release { .. }
+        | Request::ReleaseIn { .. }
         | Request::GiveBack { .. }
         | Request::Status
         | Request::Keys { .. }

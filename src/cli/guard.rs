@@ -205,9 +205,18 @@ impl Guard<'_> {
 
     /// What the command finds in its environment.
     fn variables(&self, granted: Option<Granted>) -> Vec<(&'static str, String)> {
-        let token = granted.filter(|_| self.thing.has_token);
-        let token = token.map(|granted| ("ZMQLOCKER_TOKEN", granted.grant().0.to_string()));
-        token.into_iter().chain([("ZMQLOCKER_KEY", self.keys.join("\n"))]).collect()
+        let mut variables = vec![("ZMQLOCKER_KEY", self.keys.join("\n"))];
+        if let Some(granted) = granted.filter(|_| self.thing.has_token) {
+            let each = self.client.grants(granted);
+            let tokens: Vec<_> = each.iter().map(|grant| grant.0.to_string()).collect();
+            // Where each key has a token of its own, they are in the order of the keys.
+            variables.push(if tokens.is_empty() {
+                ("ZMQLOCKER_TOKEN", granted.grant().0.to_string())
+            } else {
+                ("ZMQLOCKER_TOKENS", tokens.join("\n"))
+            });
+        }
+        variables
     }
 
     fn supervise(

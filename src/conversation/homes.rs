@@ -355,7 +355,7 @@ impl Conversation {
     pub(super) fn release_at_home(&mut self, now: Timestamp, grant: GrantId, home: Partition) {
         let id = self.asking.next_number();
         let mut item = Vec::new();
-        encode_request(&mut item, id, &Request::Release { grant });
+        encode_request(&mut item, id, &Request::ReleaseIn { grant, partition: home });
         let (partition, deadline) = (Some(home), Some(now + TELL_TIMEOUT));
         let question =
             Question { partition, is_errand: true, deadline, ..Question::new(Some(item)) };

@@ -203,6 +203,8 @@ impl Conversation {
             _ => link,
         });
         let (releases, only) = self.begin_release(request, only);
+        let release = releases.as_ref().map(|(_, owed)| self.release_of(owed));
+        let request = release.as_ref().or(request);
         let owed = releases.and_then(|(_, (.., partition))| partition);
         let of_keys = || request.filter(|_| only.is_none()).and_then(partition_of);
         let partition = owed.or_else(of_keys);
@@ -227,7 +229,12 @@ impl Conversation {
         let lease = request.and_then(Held::of);
         let is_errand = matches!(
             request,
-            Some(Request::Release { .. } | Request::Commit { .. } | Request::GiveBack { .. })
+            Some(
+                Request::Release { .. }
+                    | Request::ReleaseIn { .. }
+                    | Request::Commit { .. }
+                    | Request::GiveBack { .. }
+            )
         );
         let question = Question {
             lease,

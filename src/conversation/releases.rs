@@ -153,15 +153,23 @@ impl Conversation {
         }
     }
 
+    /// How a lease is given back: where servers share the keys, by its partition.
+    pub(super) fn release_of(&self, (_, grant, partition): &Owed) -> Request<'static> {
+        match partition.filter(|_| self.knows_homes()) {
+            Some(partition) => Request::ReleaseIn { grant: *grant, partition },
+            None => Request::Release { grant: *grant },
+        }
+    }
+
     /// Says what is owed, if the link is up.
     pub(super) fn say_releases(&mut self, now: Timestamp, link: LinkId) {
         while self.talks[link.0].is_up
             && let Some(owed) = self.talks[link.0].releases.pop()
         {
             let id = self.asking.take_number();
+            let release = self.release_of(&owed);
             let talk = &mut self.talks[link.0];
             talk.hello(self.session, &self.me);
-            let release = Request::Release { grant: owed.1 };
             talk.write(|body| encode_request(body, id, &release));
             talk.releases.owe(owed, Some(id));
             if talk.count_requests(1) {

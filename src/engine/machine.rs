@@ -191,7 +191,7 @@ impl<E> Machine<E> {
             }
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if let Request::Release { grant } = request {
+        if let Request::Release { grant } | Request::ReleaseIn { grant, .. } = request {
             session.lost.retain(|lost| lost != grant);
         }
         let reply = match session.requests.get(request_id) {
@@ -224,7 +224,7 @@ impl<E> Machine<E> {
         }
         let asker = Asker::Client(id, request_id);
         if let Err(problem) = self.sessions.room_for_request(id) {
-            if let Request::Release { .. } = request {
+            if let Request::Release { .. } | Request::ReleaseIn { .. } = request {
                 // It is taken in any case, and not put on record: done twice, it is done once.
                 self.gate.handle(now, (asker, Some(id)), request);
                 self.pass_on();

@@ -116,6 +116,12 @@ impl<E> Machine<E> {
         self.sessions.get(session).is_some_and(|session| session.moved.contains(&grant))
     }
 
+    /// Whether a client holds this lease here.
+    #[must_use]
+    pub fn holds(&self, session: SessionId, grant: GrantId) -> bool {
+        self.gate.has_lease(session, grant)
+    }
+
     /// A client knows of these leases that they went to another server.
     pub fn know_moved(&mut self, session: SessionId, grants: &[GrantId]) {
         if let Some(session) = self.sessions.get_mut(session) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::cluster::Partition;
 use crate::engine::key::Key;
 use crate::engine::limit::Rate;
 use crate::engine::lock::{LockPage, LockRequest, Term};
@@ -202,6 +203,14 @@ pub enum Request<'a> {
         /// The lease.
         grant: GrantId,
     },
+    /// The same, where servers share the keys: the one that is home of this partition knows for
+    /// sure whether there is such a lease.
+    ReleaseIn {
+        /// The lease.
+        grant: GrantId,
+        /// The partition of its keys.
+        partition: Partition,
+    },
     /// Nobody gets a permit of the key for so long.
     Freeze {
         /// The key.
@@ -261,6 +270,7 @@ impl<'a> Request<'a> {
             | Self::Block { key, .. } => SmallVec::from_elem(*key, 1),
             Self::Commit { .. }
             | Self::Release { .. }
+            | Self::ReleaseIn { .. }
             | Self::GiveBack { .. }
             | Self::Locks { .. }
             | Self::Status

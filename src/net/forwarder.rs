@@ -60,6 +60,17 @@ impl Forwarder {
         waits.into_iter().chain(looks).chain(self.borrowing.poll_timeout()).min()
     }
 
+    /// Whether somebody is still to be answered.
+    pub(super) fn owes(&self) -> bool {
+        !self.asked.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whoever is not answered yet.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Envelope> {
+        let asked = std::mem::take(&mut self.asked).into_values();
+        asked.chain(std::mem::take(&mut self.waiting)).map(|(to, _)| to)
+    }
+
     /// Whether something may come from elsewhere.
     fn awaits(&self) -> bool {
         !self.asked.is_empty() || self.borrowing.poll_timeout().is_some()
@@ -177,7 +188,7 @@ impl Service {
 }
 
 /// The answer where no server has one.
-fn nobody() -> Problem {
+pub(super) fn nobody() -> Problem {
     let message = "no server is home of the key \"default\" at present, or it cannot be asked from \
                    here: ask again, or its home itself";
     Problem { code: Code::NotHome, message: message.to_owned() }

@@ -291,7 +291,7 @@ impl Service {
             homes.is_woken.store(true, Ordering::Release);
             now + LEAVE_TIME
         });
-        homes.gone.is_some() || until <= now
+        (homes.gone.is_some() && !homes.forwarder.owes()) || until <= now
     }
 }
 

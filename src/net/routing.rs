@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::{Partition, Standing};
-use crate::engine::{Code, Hold, Key, Problem, Request, RequestId, SessionId};
+use crate::engine::{Code, GrantId, Hold, Key, Problem, Reply, Request, RequestId, SessionId};
 use crate::net::service::Service;
 use crate::time::Timestamp;
 
@@ -23,13 +23,16 @@ impl Service {
             Request::Release { grant } if self.machine.has_moved(session, *grant) => {
                 Err(not_home("the lease went to another server: release it there".to_owned()))
             }
+            Request::ReleaseIn { grant, partition } => {
+                return self.is_home_of_lease(now, (session, id), *grant, *partition);
+            }
             request => self.judge_home(now, request),
         };
         let Err(problem) = judged else { return true };
         if problem.code == Code::NotHome {
             self.point_home(session);
         }
-        self.desk.reply(session, id, &crate::engine::Reply::Refuse(problem));
+        self.desk.reply(session, id, &Reply::Refuse(problem));
         false
     }
 
@@ -39,6 +42,32 @@ impl Service {
             homes.counts.not_home += 1;
         }
         self.tell_homes(session);
+    }
+
+    /// Whether a lease is to be given back here. Only the home of its partition knows for sure that
+    /// there is none.
+    fn is_home_of_lease(
+        &mut self,
+        now: Timestamp,
+        (session, id): (SessionId, RequestId),
+        grant: GrantId,
+        partition: Partition,
+    ) -> bool {
+        if self.machine.holds(session, grant) {
+            return true;
+        }
+        let Some(homes) = &self.homes else { return true };
+        let reply = match homes.standing(now, partition) {
+            Standing::Granting(_) => return true,
+            // The home that granted it has died, and nobody will hold it here: it is given back.
+            Standing::Reclaiming(..) => Reply::Done,
+            Standing::Suspended | Standing::Elsewhere => {
+                self.tell_homes(session);
+                Reply::Refuse(not_home("the lease is with another server: ask there".to_owned()))
+            }
+        };
+        self.desk.reply(session, id, &reply);
+        false
     }
 
     /// Tells a client who is home of what, unless it knows.

@@ -17,6 +17,7 @@ use crate::net::callers::Callers;
 use crate::net::claim::Claim;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
+use crate::net::forwarder::nobody;
 use crate::net::guard::{Guard, Sender};
 use crate::net::homes::Homes;
 use crate::net::journal::Journal;
@@ -127,12 +128,15 @@ impl Service {
         if self.within_process {
             let _ = self.socket.options().unbind(&self.endpoint);
         }
+        // Its threads may wait for the registry. Whoever asks meanwhile is not to be taken in.
+        let homes = self.homes.take();
         let warden = self.warden.take();
         let control = Arc::clone(&self.control);
         drop(self);
         control.traffic.is_over.store(true, Ordering::Release);
         warden.into_iter().for_each(Warden::join);
         drop(context);
+        drop(homes);
         claim.into_iter().for_each(Claim::end);
         drop(finish);
     }
@@ -162,6 +166,10 @@ impl Service {
             }
         }
         self.handle(self.clock.now(), Input::Close);
+        if let Some(homes) = &mut self.homes {
+            let unanswered = homes.forwarder.take_all();
+            self.outbox.extend(unanswered.map(|to| (to, Err(nobody()))));
+        }
         self.leave_peers()?;
         self.send_answers()?;
         self.settle()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::cluster::Partition;
 use crate::engine::{
     Cost, Demand, GrantId, Hold, Key, LockRequest, Problem, Request, RequestId, Wait,
 };
@@ -209,7 +210,7 @@ fn request<'a>(op: u64, fields: &mut Fields<'a>) -> Result<Request<'a>, Fault> {
     Ok(match op {
         op::SPEND | op::RESERVE | op::LEASE => acquire(op, fields)?,
         op::COMMIT => Request::Commit { grant: grant(fields)?, spent: spent(fields)? },
-        op::RELEASE => Request::Release { grant: grant(fields)? },
+        op::RELEASE => release(fields)?,
         op::FREEZE => Request::Freeze {
             key: fields.key()?,
             length: Duration::from_nanos(fields.number("length")?),
@@ -279,6 +280,18 @@ fn last_cost(fields: &mut Fields<'_>) -> Result<Cost, Fault> {
 
 fn grant(fields: &mut Fields<'_>) -> Result<GrantId, Fault> {
     fields.number("grant").map(GrantId)
+}
+
+fn release(fields: &mut Fields<'_>) -> Result<Request<'static>, Fault> {
+    let grant = grant(fields)?;
+    if fields.left() == 0 {
+        return Ok(Request::Release { grant });
+    }
+    let number = fields.number("partition")?;
+    let partition = usize::try_from(number).ok().and_then(Partition::numbered);
+    let partition =
+        partition.ok_or_else(|| Fault::protocol(format!("there is no partition {number}")))?;
+    Ok(Request::ReleaseIn { grant, partition })
 }
 
 fn spent(fields: &mut Fields<'_>) -> Result<SmallVec<[u64; 1]>, Fault> {
@@ -391,6 +404,11 @@ pub fn encode_request(out: &mut Vec<u8>, id: RequestId, request: &Request<'_>) {
         Request::Release { grant } => {
             begin_request(out, 3, op::RELEASE, id);
             write_number(out, grant.0);
+        }
+        Request::ReleaseIn { grant, partition } => {
+            begin_request(out, 4, op::RELEASE, id);
+            write_number(out, grant.0);
+            write_number(out, partition.number().into());
         }
         Request::Freeze { key, length } => {
             begin_request(out, 4, op::FREEZE, id);

@@ -170,9 +170,10 @@ fn items(message: &Frames) -> Vec<Item> {
         ClientItem::Ask { id, request: Request::Reclaim { grant, .. } } => {
             Item::Reclaim { id: id.0, grant: grant.0 }
         }
-        ClientItem::Ask { id, request: Request::Release { grant } } => {
-            Item::Release { id: id.0, grant: grant.0 }
-        }
+        ClientItem::Ask {
+            id,
+            request: Request::Release { grant } | Request::ReleaseIn { grant, .. },
+        } => Item::Release { id: id.0, grant: grant.0 },
         ClientItem::Ask { request: Request::Commit { grant, spent }, .. } => {
             Item::Commit { grant: grant.0, spent: spent.to_vec() }
         }

@@ -316,6 +316,32 @@ def test_a_clean_stop_hands_over_what_is_used_and_held(cluster: Cluster) -> None
                 pass
 
 
+def test_what_is_given_back_while_partitions_move_is_free(cluster: Cluster) -> None:
+    held = keys("lock", 24)
+    ends = threading.Event()
+
+    def take(key: str) -> int:
+        count = 0
+        while not ends.is_set():
+            # A lease that nobody gave back would keep the next one out for a minute.
+            with client.lock(key, ttl=60.0, timeout=20.0):
+                count += 1
+            client.lock(key, ttl=60.0, timeout=20.0).acquire().release()
+        return count
+
+    with LockerClient(cluster.urls) as client, LockerClient(cluster.urls) as other:
+        with ThreadPoolExecutor(len(held)) as pool:
+            counts = [pool.submit(take, key) for key in held]
+            for name in ("s0", "s1"):
+                wait_until(lambda: {cluster.home_of(key) for key in held} == set(cluster.servers))
+                cluster.servers.pop(name).finish()
+            ends.set()
+            assert all(count.result() for count in counts)
+        # The client is there still, and would keep what it had forgotten.
+        for key in held:
+            other.lock(key, timeout=0.5).acquire().release()
+
+
 def test_nobody_waits_long_while_a_server_stops_in_order(cluster: Cluster) -> None:
     all_keys = keys("k", 16)
     with LockerClient(cluster.urls) as client:

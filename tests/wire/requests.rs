@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
+use zmqlocker::cluster::Partition;
 use zmqlocker::engine::{
     Code, Cost, Demand, GrantId, Hold, Key, LockRequest, Locks, Mode, Request, RequestId, Term,
     Wait,
@@ -90,6 +91,10 @@ fn golden<'a>() -> Vec<ClientItem<'a>> {
         ask(44, acquire(one("invoice:42", 1), Wait::No, lease)),
         ask(45, Request::Commit { grant: GrantId(7), spent: [1450].into_iter().collect() }),
         ask(46, Request::Release { grant: GrantId(8) }),
+        ask(
+            47,
+            Request::ReleaseIn { grant: GrantId(8), partition: Partition::numbered(63).unwrap() },
+        ),
         ClientItem::Cancel(RequestId(42)),
         ask(47, Request::Freeze { key: key("openai"), length: Duration::from_secs(30) }),
         ask(48, Request::Peek { key: key("openai"), cost: cost(3) }),

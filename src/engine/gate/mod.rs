@@ -169,7 +169,9 @@ impl<A> Gate<A> {
             Request::Reclaim { grant, wanted } => self.reclaim(now, owner, *grant, wanted),
             Request::Break { key, grant } => self.break_lock(now, *key, *grant),
             Request::Commit { grant, spent } => self.commit(now, owner, *grant, spent),
-            Request::Release { grant } => self.release(now, owner, *grant),
+            Request::Release { grant } | Request::ReleaseIn { grant, .. } => {
+                self.release(now, owner, *grant)
+            }
             Request::Freeze { key, length } => self.freeze(now, *key, *length),
             Request::Peek { key, cost } => self.peek(now, *key, *cost),
             Request::Reset { key } => self.reset(now, *key),

@@ -63,6 +63,11 @@ impl<A> Gate<A> {
         Ok(Reply::Done)
     }
 
+    /// Whether the owner holds this lease.
+    pub(in crate::engine) fn has_lease(&self, owner: SessionId, id: GrantId) -> bool {
+        self.owned(Some(owner), id, |grant| matches!(grant.kind, GrantKind::Lease(_))).is_some()
+    }
+
     /// The grant, if it is this owner's and of the right kind.
     pub(super) fn owned(
         &self,
