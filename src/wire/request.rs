@@ -392,19 +392,16 @@ pub fn encode_request(out: &mut Vec<u8>, id: RequestId, request: &Request<'_>) {
             write_text(out, key.as_str());
             lock::write_number_or_nil(out, grant.map(|grant| grant.0));
         }
-        Request::Locks { from } => encode_page_request(out, op::LOCKS, id, *from),
+        Request::Locks { from } => encode_with_number(out, op::LOCKS, id, *from),
         Request::Status => begin_request(out, 2, op::STATUS, id),
-        Request::Keys { from } => encode_page_request(out, op::KEYS, id, *from),
-        Request::Clients { from } => encode_page_request(out, op::CLIENTS, id, *from),
+        Request::Keys { from } => encode_with_number(out, op::KEYS, id, *from),
+        Request::Clients { from } => encode_with_number(out, op::CLIENTS, id, *from),
         Request::Commit { grant, spent } => {
             begin_request(out, 3 + spent.len(), op::COMMIT, id);
             write_number(out, grant.0);
             spent.iter().for_each(|permits| write_number(out, *permits));
         }
-        Request::Release { grant } => {
-            begin_request(out, 3, op::RELEASE, id);
-            write_number(out, grant.0);
-        }
+        Request::Release { grant } => encode_with_number(out, op::RELEASE, id, grant.0),
         Request::ReleaseIn { grant, partition } => {
             begin_request(out, 4, op::RELEASE, id);
             write_number(out, grant.0);
@@ -468,9 +465,9 @@ fn encode_acquire(out: &mut Vec<u8>, id: RequestId, demand: &Demand<'_>, wait: W
     }
 }
 
-fn encode_page_request(out: &mut Vec<u8>, op: u64, id: RequestId, from: u64) {
+fn encode_with_number(out: &mut Vec<u8>, op: u64, id: RequestId, number: u64) {
     begin_request(out, 3, op, id);
-    write_number(out, from);
+    write_number(out, number);
 }
 
 fn write_wait(out: &mut Vec<u8>, wait: Wait) {

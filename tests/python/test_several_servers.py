@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import zmq
 import zmqlocker.asyncio
 from commands import zmqlocker as command
 from conftest import wait_until
@@ -461,46 +460,3 @@ def test_a_server_that_is_stopped_for_a_while_grants_nothing_when_it_goes_on(
                 lease.check()
         finally:
             frozen.process.send_signal(signal.SIGCONT)
-
-
-class Asker:
-    """One of the first design's clients, which asks one server without a pause."""
-
-    def __init__(self, url: str) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.REQ)
-        self._socket.linger = 0
-        self._socket.rcvtimeo = 20_000
-        self._socket.connect(url)
-
-    def ask(self) -> bool:
-        self._socket.send(b"let me go")
-        return self._socket.recv() == b"go"
-
-    def close(self) -> None:
-        self._socket.close()
-        self._context.term()
-
-
-def test_many_who_ask_elsewhere_get_what_the_home_lends_and_never_more(registry: str) -> None:
-    most = 20_000
-    with Cluster(registry, f"default={most}/h") as cluster:
-        granted = 0
-
-        def ask(url: str) -> int:
-            asker, goes = Asker(url), 0
-            try:
-                while asker.ask():
-                    goes += 1
-            finally:
-                asker.close()
-            return goes
-
-        with ThreadPoolExecutor() as pool:
-            for asked in [pool.submit(ask, url) for url in cluster.urls]:
-                granted += asked.result()
-        # What was lent and not asked for goes back, and is granted to those who ask then.
-        while granted < most:
-            granted += sum(ask(url) for url in cluster.urls)
-        assert granted == most
-        assert not any(ask(url) for url in cluster.urls)
