@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from commands import Serving
 
+# A shell lets what it runs in the background ignore Ctrl-C, and what that starts as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: How long a test waits for what must happen, in seconds: far beyond any honest delay.
 PATIENCE = 30.0
 

@@ -14,7 +14,14 @@ import pytest
 import zmqlocker.asyncio
 from commands import zmqlocker as command
 from conftest import wait_until
-from zmqlocker import ConfigError, LockerClient, LockerError, LockerServer, LockTimeout
+from zmqlocker import (
+    ConfigError,
+    DeadlockError,
+    LockerClient,
+    LockerError,
+    LockerServer,
+    LockTimeout,
+)
 
 from cluster import Callers, Cluster, above_limit
 
@@ -141,6 +148,24 @@ def test_who_takes_the_same_locks_in_another_order_waits_and_no_more(cluster: Cl
         for done in [pool.submit(take, order) for order in orders]:
             done.result()
     assert most == 1
+
+
+def test_a_cycle_of_waits_at_one_home_is_found(cluster: Cluster) -> None:
+    home = cluster.home_of("lock0")
+    first, second = [key for key in keys("lock", 40) if cluster.home_of(key) == home][:2]
+    client, other = LockerClient(cluster.urls), LockerClient(cluster.urls)
+    with client, other, ThreadPoolExecutor() as pool:
+        with client.lock(first):
+            late = pool.submit(take_both, other, second, first)
+            wait_until(lambda: any(row.key == first and row.waiters for row in client.locks()))
+            with pytest.raises(DeadlockError), client.lock(second, timeout=20.0):
+                pass
+        late.result()
+
+
+def take_both(client: LockerClient, first: str, second: str) -> None:
+    with client.lock(first), client.lock(second, timeout=20.0):
+        pass
 
 
 def test_permits_of_several_homes_are_all_taken_or_none(cluster: Cluster) -> None:
