@@ -6,11 +6,13 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 import zmq
 from commands import Serving
+from conftest import wait_until
 from typing_extensions import Self
 from zmqlocker import LockerError
 
@@ -55,6 +57,8 @@ class Cluster:
                 assert found, line
                 if int(found[1]) in shares and int(found[2]) == count:
                     break
+        # The one that is asked who is home may see last what the others know of themselves.
+        wait_until(lambda: set(Counter(self._map()[0]).values()) <= shares)
 
     @property
     def urls(self) -> list[str]:
@@ -145,6 +149,14 @@ class Callers:
     def longest(self, key: str) -> float:
         """The longest time that one answer took, in seconds."""
         return max(answer.heard - answer.asked for answer in self.answers[key])
+
+
+def keys(prefix: str, count: int = 12) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def allowed_since(answers: list[Answer], since: float) -> bool:
+    return any(answer.allowed and answer.asked > since for answer in answers)
 
 
 def above_limit(answers: list[Answer], most: int, seconds: float) -> Iterator[list[Answer]]:
