@@ -5,7 +5,7 @@ use crate::conversation::{Answered, Conversation, Outcome, Output};
 use crate::time::Timestamp;
 
 impl Conversation {
-    /// A request is over, for a server has answered it.
+    /// A request is over: a server has answered it, or none will.
     pub(super) fn finish(&mut self, now: Timestamp, request: RequestId, outcome: Outcome) {
         let Some(outcome) = self.end_part(now, request, outcome) else { return };
         let answered = match &outcome {

@@ -1,7 +1,7 @@
 //! Servers that do not let us in, and what becomes of requests that nobody else can answer.
 
 use crate::asking::{LinkId, RequestId};
-use crate::conversation::{Conversation, Outcome, Output};
+use crate::conversation::{Conversation, Outcome};
 use crate::time::Timestamp;
 
 impl Conversation {
@@ -14,10 +14,8 @@ impl Conversation {
         let hopeless: Vec<_> = self.questions.keys().filter(is_hopeless).copied().collect();
         for id in hopeless {
             self.asking.forget(id);
-            if self.end(id, None).is_some_and(|question| question.reclaims.is_none())
-                && let Some(outcome) = self.end_part(now, id, Outcome::Denied(link))
-            {
-                self.outputs.push_back(Output::Finish(id, outcome));
+            if self.end(id, None).is_some_and(|question| question.reclaims.is_none()) {
+                self.finish(now, id, Outcome::Denied(link));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::asking::{LinkId, RequestId};
 use crate::conversation::question::Question;
-use crate::conversation::{BEAT_INTERVAL, Conversation, Outcome, Output};
+use crate::conversation::{BEAT_INTERVAL, Conversation, Outcome};
 use crate::engine::Reply;
 use crate::time::Timestamp;
 
@@ -26,10 +26,8 @@ impl Conversation {
                     talk.next_beat = Some(now + BEAT_INTERVAL);
                 }
             }
-            if question.reclaims.is_none()
-                && let Some(outcome) = self.end_part(now, id, outcome)
-            {
-                self.outputs.push_back(Output::Finish(id, outcome));
+            if question.reclaims.is_none() {
+                self.finish(now, id, outcome);
             }
         }
     }

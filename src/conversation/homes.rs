@@ -123,9 +123,7 @@ impl Conversation {
         let first = usize::from(self.session[0]) % others.len().max(1);
         others.rotate_left(first);
         for server in others.into_iter().take(SOUGHT_MAX) {
-            if let Some(link) = self.open(&server.url) {
-                self.homes.links.insert(server.name, (link, server.url));
-            }
+            self.link_to(&server);
         }
     }
 

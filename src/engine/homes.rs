@@ -43,11 +43,6 @@ impl Homes {
         }
     }
 
-    /// When the limits of a partition were used up, as far as is known.
-    pub(super) fn partition_used_up_at(&self, partition: Partition) -> Option<Timestamp> {
-        self.parts[partition]?.used_up_at
-    }
-
     fn part(&self, name: &str) -> Option<Part> {
         self.parts[partition_of(name)]
     }
@@ -66,9 +61,9 @@ impl Homes {
         self.part(name).map_or(Timestamp::ZERO, |part| part.held_from)
     }
 
-    /// When the limits of a key were used up, as far as is known.
-    pub(super) fn used_up_at(&self, name: &str) -> Option<Timestamp> {
-        self.part(name)?.used_up_at
+    /// When the limits of a partition were used up, as far as is known.
+    pub(super) fn used_up_at(&self, partition: Partition) -> Option<Timestamp> {
+        self.parts[partition]?.used_up_at
     }
 }
 

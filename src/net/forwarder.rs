@@ -65,12 +65,6 @@ impl Forwarder {
         !self.asked.is_empty() || !self.waiting.is_empty()
     }
 
-    /// Whoever is not answered yet.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Envelope> {
-        let asked = std::mem::take(&mut self.asked).into_values();
-        asked.chain(std::mem::take(&mut self.waiting)).map(|(to, _)| to)
-    }
-
     /// Whether something may come from elsewhere.
     fn awaits(&self) -> bool {
         !self.asked.is_empty() || self.borrowing.poll_timeout().is_some()
@@ -146,6 +140,14 @@ impl Service {
         }
     }
 
+    /// Tells all who are not answered yet that they will not be.
+    pub(super) fn end_forwarding(&mut self) {
+        let Some(homes) = &mut self.homes else { return };
+        let asked = std::mem::take(&mut homes.forwarder.asked).into_values();
+        let waiting = std::mem::take(&mut homes.forwarder.waiting);
+        self.outbox.extend(asked.chain(waiting).map(|(to, _)| (to, Err(nobody()))));
+    }
+
     /// Passes answers on, and asks what is still to be asked.
     pub(super) fn forward_on(&mut self) -> Result<(), Error> {
         let now = self.clock.now();
@@ -188,7 +190,7 @@ impl Service {
 }
 
 /// The answer where no server has one.
-pub(super) fn nobody() -> Problem {
+fn nobody() -> Problem {
     let message = "no server is home of the key \"default\" at present, or it cannot be asked from \
                    here: ask again, or its home itself";
     Problem { code: Code::NotHome, message: message.to_owned() }

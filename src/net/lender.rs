@@ -76,27 +76,11 @@ impl Lender {
     /// [`Error::Closed`] if the client is closed.
     pub fn spend(&self, cost: Cost) -> Result<AtOnce, Error> {
         let mut state = self.lock();
-        match state.spending.spend(BootClock.now(), cost.permits()) {
-            Spent::Yes => return Ok(AtOnce::Yes),
-            Spent::AskAhead(wanted) => {
-                self.ask_ahead(&mut state, wanted)?;
-                return Ok(AtOnce::Yes);
-            }
-            Spent::Refused(decision) => return Ok(AtOnce::No(decision)),
-            Spent::Empty(_) => {}
-        }
+        let spent = self.spend_present(&mut state, cost)?;
+        let AtOnce::Ask(_) = spent else { return Ok(spent) };
         self.take_in_ahead(&mut state)?;
         self.give_back_void(&mut state)?;
-        let now = BootClock.now();
-        Ok(match state.spending.spend(now, cost.permits()) {
-            Spent::Yes => AtOnce::Yes,
-            Spent::AskAhead(wanted) => {
-                self.ask_ahead(&mut state, wanted)?;
-                AtOnce::Yes
-            }
-            Spent::Refused(decision) => AtOnce::No(decision),
-            Spent::Empty(wanted) => AtOnce::Ask(Cost::new(wanted.into())?),
-        })
+        self.spend_present(&mut state, cost)
     }
 
     /// The same, and a server that has to be asked is asked ahead: what it gives is here later.
@@ -110,19 +94,13 @@ impl Lender {
             self.end_ahead(&mut state);
         }
         self.give_back_void(&mut state)?;
-        let wanted = match state.spending.spend(BootClock.now(), cost.permits()) {
-            Spent::Yes => return Ok(AtOnce::Yes),
-            Spent::Refused(decision) => return Ok(AtOnce::No(decision)),
-            Spent::AskAhead(wanted) => {
-                self.ask_ahead(&mut state, wanted)?;
-                return Ok(AtOnce::Yes);
-            }
-            Spent::Empty(wanted) => wanted,
-        };
-        if state.ahead.is_none() {
-            self.ask_ahead(&mut state, wanted)?;
+        let spent = self.spend_present(&mut state, cost)?;
+        if let AtOnce::Ask(wanted) = &spent
+            && state.ahead.is_none()
+        {
+            self.ask_ahead(&mut state, wanted.permits())?;
         }
-        Ok(AtOnce::Ask(Cost::new(wanted.into())?))
+        Ok(spent)
     }
 
     /// Asks a server for a block of `wanted` permits and waits for its answer.
@@ -175,6 +153,19 @@ impl Lender {
     /// None: the key was read before.
     pub fn request(&self, wanted: Cost) -> Result<Request<'_>, Error> {
         Ok(Request::Block { key: Key::parse(&self.key)?, wanted })
+    }
+
+    /// Spends out of what there is. Where much of it is gone, more is asked for ahead.
+    fn spend_present(&self, state: &mut State, cost: Cost) -> Result<AtOnce, Error> {
+        Ok(match state.spending.spend(BootClock.now(), cost.permits()) {
+            Spent::Yes => AtOnce::Yes,
+            Spent::AskAhead(wanted) => {
+                self.ask_ahead(state, wanted)?;
+                AtOnce::Yes
+            }
+            Spent::Refused(decision) => AtOnce::No(decision),
+            Spent::Empty(wanted) => AtOnce::Ask(Cost::new(wanted.into())?),
+        })
     }
 
     fn ask_ahead(&self, state: &mut State, wanted: u64) -> Result<(), Error> {

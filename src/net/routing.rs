@@ -21,18 +21,19 @@ impl Service {
         }
         let judged = match request {
             Request::Release { grant } if self.machine.has_moved(session, *grant) => {
-                Err(not_home("the lease went to another server: release it there".to_owned()))
+                let message = "the lease went to another server: release it there";
+                Some(Reply::Refuse(not_home(message.to_owned())))
             }
             Request::ReleaseIn { grant, partition } => {
-                return self.is_home_of_lease(now, (session, id), *grant, *partition);
+                self.judge_release(now, session, *grant, *partition)
             }
-            request => self.judge_home(now, request),
+            request => self.judge_home(now, request).err().map(Reply::Refuse),
         };
-        let Err(problem) = judged else { return true };
-        if problem.code == Code::NotHome {
+        let Some(reply) = judged else { return true };
+        if let Reply::Refuse(Problem { code: Code::NotHome, .. }) = &reply {
             self.point_home(session);
         }
-        self.desk.reply(session, id, &Reply::Refuse(problem));
+        self.desk.reply(session, id, &reply);
         false
     }
 
@@ -44,30 +45,25 @@ impl Service {
         self.tell_homes(session);
     }
 
-    /// Whether a lease is to be given back here. Only the home of its partition knows for sure that
-    /// there is none.
-    fn is_home_of_lease(
-        &mut self,
+    /// What is to be said at once to who gives a lease back, unless that is to be done here. Only
+    /// the home of its partition knows for sure that there is none.
+    fn judge_release(
+        &self,
         now: Timestamp,
-        (session, id): (SessionId, RequestId),
+        session: SessionId,
         grant: GrantId,
         partition: Partition,
-    ) -> bool {
-        if self.machine.holds(session, grant) {
-            return true;
-        }
-        let Some(homes) = &self.homes else { return true };
-        let reply = match homes.standing(now, partition) {
-            Standing::Granting(_) => return true,
+    ) -> Option<Reply> {
+        match self.homes.as_ref()?.standing(now, partition) {
+            _ if self.machine.holds(session, grant) => None,
+            Standing::Granting(_) => None,
             // The home that granted it has died, and nobody will hold it here: it is given back.
-            Standing::Reclaiming(..) => Reply::Done,
+            Standing::Reclaiming(..) => Some(Reply::Done),
             Standing::Suspended | Standing::Elsewhere => {
-                self.tell_homes(session);
-                Reply::Refuse(not_home("the lease is with another server: ask there".to_owned()))
+                let message = "the lease is with another server: ask there";
+                Some(Reply::Refuse(not_home(message.to_owned())))
             }
-        };
-        self.desk.reply(session, id, &reply);
-        false
+        }
     }
 
     /// Tells a client who is home of what, unless it knows.

@@ -17,7 +17,6 @@ use crate::net::callers::Callers;
 use crate::net::claim::Claim;
 use crate::net::clock::BootClock;
 use crate::net::desk::{Desk, Letter, client_info};
-use crate::net::forwarder::nobody;
 use crate::net::guard::{Guard, Sender};
 use crate::net::homes::Homes;
 use crate::net::journal::Journal;
@@ -166,10 +165,7 @@ impl Service {
             }
         }
         self.handle(self.clock.now(), Input::Close);
-        if let Some(homes) = &mut self.homes {
-            let unanswered = homes.forwarder.take_all();
-            self.outbox.extend(unanswered.map(|to| (to, Err(nobody()))));
-        }
+        self.end_forwarding();
         self.leave_peers()?;
         self.send_answers()?;
         self.settle()

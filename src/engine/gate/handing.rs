@@ -32,7 +32,7 @@ impl<A> Gate<A> {
         partitions: &BTreeSet<Partition>,
     ) -> BTreeMap<Partition, Going> {
         let used_up = |partition: Partition| {
-            let at = self.homes.as_ref()?.partition_used_up_at(partition)?;
+            let at = self.homes.as_ref()?.used_up_at(partition)?;
             Some(Handed::UsedUp { age: now.since(at) })
         };
         // Before all else: what is said of a key holds instead.

@@ -145,7 +145,7 @@ impl<A> Gate<A> {
 
     /// Has the limits of a key used up, where a home before may have done so.
     pub(super) fn use_up(&self, state: &mut KeyState) {
-        let at = self.homes.as_ref().and_then(|homes| homes.used_up_at(&state.name));
+        let at = self.homes.as_ref().and_then(|homes| homes.used_up_at(partition_of(&state.name)));
         let Some(at) = at.filter(|_| state.limits.shape().is_none()) else { return };
         for (meter, limit) in state.meters.iter_mut().zip(state.limits.iter()) {
             // What was lent counts for longer than what was granted.
