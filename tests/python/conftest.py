@@ -17,12 +17,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from keys import KeyRing
 from zmqlocker import LockTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from commands import Serving
+    from keys import Key
 
 # A shell lets what it runs in the background ignore Ctrl-C, and what that starts as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -139,12 +142,31 @@ def log() -> Iterator[queue.SimpleQueue[logging.LogRecord]]:
     logger.setLevel(logging.NOTSET)
 
 
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @pytest.fixture
 def free_url() -> str:
     """The URL of a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> KeyRing:
+    return KeyRing(tmp_path)
+
+
+@pytest.fixture
+def worker(ring: KeyRing) -> Key:
+    """The key of a client that may use everything."""
+    worker = ring.key("worker")
+    ring.let_in((worker, "*", ""))
+    return worker
 
 
 #: Serves until it is told a line, in the background.

@@ -7,12 +7,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,13 +31,6 @@ def program(name: str) -> str:
     found = str(newest[-1]) if newest else shutil.which(name)
     assert found, f"{name} is not here: run scripts/debian"
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class PostgresServer:
@@ -98,6 +92,7 @@ class PostgresServer:
         """Stop all its processes: connections stay, and nothing is answered."""
         for process in self._processes():
             os.kill(process, signal.SIGSTOP)
+            # It is no child of ours: the system tells nobody else when it has stopped.
             while not stands_still(process):
                 time.sleep(0.001)
 

@@ -35,19 +35,6 @@ MILLIS = int(PATIENCE * 1000)
 SOON = 2.5
 
 
-@pytest.fixture
-def ring(tmp_path: Path) -> KeyRing:
-    return KeyRing(tmp_path)
-
-
-@pytest.fixture
-def worker(ring: KeyRing) -> Key:
-    """The key of a client that may use everything."""
-    worker = ring.key("worker")
-    ring.let_in((worker, "*", ""))
-    return worker
-
-
 def denied(call: Callable[[], object], problem: str) -> None:
     """Call, and hear soon that a key is wrong."""
     began = time.monotonic()

@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from conftest import free_port
 from exclusion import Note, read, sections, shortest_gap, violations
 from lock_stress_client import KEYS
 from stress_client import boot_time
@@ -55,9 +55,7 @@ class Stress:
     def __init__(self, run: Run, until: int, folder: Path) -> None:
         self.run, self.until, self.folder = run, until, folder
         self.dice = random.Random(run.seed)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        self.url = f"tcp://127.0.0.1:{free_port()}"
         self.server = self.start_server()
         self.holders = [self.start_holder(number) for number in range(HOLDERS)]
         #: Who is stopped, and until when.

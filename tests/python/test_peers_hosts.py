@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 NAMES = ("a", "b", "c")
 LIMIT = 60
 
-#: After how many seconds without a word a server keeps to its share, with as much again to spare.
+#: Within so many seconds a server keeps to its share when it hears nothing, with time to spare.
 HEEDED = 2.0
+
+#: For how many seconds callers ask while nothing changes: windows of a second are looked at in it.
+ASKED = 2.5
 
 ASK = """
 import json, select, sys, time
@@ -34,6 +37,7 @@ with LockerClient(sys.argv[1], timeout=20.0) as client:
         if client.try_acquire("k"):
             heard.append((asked, time.monotonic()))
         else:
+            # A caller that was refused; it leaves the processor to the others.
             time.sleep(0.002)
 print(json.dumps(heard))
 """
@@ -88,17 +92,17 @@ def test_both_sides_keep_to_their_shares_while_one_host_is_unplugged(hosts: Host
         for server in servers:
             server.await_touch(2)
         askers = [server.ask() for server in servers]
-        time.sleep(2.5)
+        time.sleep(ASKED)
         hosts.plug("c", is_in=False)
         cut_at = time.monotonic()
-        time.sleep(HEEDED + 2.5)
+        time.sleep(HEEDED + ASKED)
         hosts.plug("c", is_in=True)
         plugged_at = time.monotonic()
         servers[0].await_touch(1)
         servers[1].await_touch(1)
         servers[2].await_touch(2)
         healed_at = time.monotonic() + HEEDED
-        time.sleep(HEEDED + 2.5)
+        time.sleep(HEEDED + ASKED)
         told = [json.loads(asker.communicate("\n", timeout=30)[0]) for asker in askers]
     sides = [[Answer(asked, heard, allowed=True) for asked, heard in some] for some in told]
     answers = [one for side in sides for one in side]

@@ -14,7 +14,7 @@ from conftest import wait_until
 from postgres_server import PostgresServer
 from zmqlocker import LockerClient, ServerUnavailable
 
-from cluster import Answer, Callers, Cluster, above_limit
+from cluster import Callers, Cluster, above_limit, allowed_since, keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,10 +37,6 @@ def cluster(postgres: PostgresServer) -> Iterator[Cluster]:
     registry = f"{postgres.url}?table=t{next(NUMBERS)}"
     with Cluster(registry, "k*=20/s sliding", "n*=8/min") as cluster:
         yield cluster
-
-
-def keys(prefix: str, count: int = 12) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 def costs(key: str) -> int:
@@ -77,10 +73,6 @@ class Unavailable:
         return any(asked > since for asked in self.asked.get(key, []))
 
 
-def allowed_since(answers: list[Answer], since: float) -> bool:
-    return any(answer.allowed and answer.asked > since for answer in answers)
-
-
 def test_locks_exclude_each_other_and_limits_are_counted_once(cluster: Cluster) -> None:
     one, other, third = (LockerClient(url) for url in cluster.urls)
     with one, other, third:
@@ -105,7 +97,10 @@ def test_the_keys_of_a_killed_server_are_served_by_the_others(cluster: Cluster) 
         names = (f"lock{number}" for number in itertools.count())
         held = next(name for name in names if cluster.home_of(name) == victim)
         lease = client.lock(held, ttl=3.0).acquire()
-        ask = lambda key: client.try_acquire(key, timeout=10.0).allowed  # noqa: E731
+
+        def ask(key: str) -> bool:
+            return client.try_acquire(key, timeout=10.0).allowed
+
         with calling(ask, list(homes)) as callers:
             answers = callers.answers
             wait_until(lambda: all(allowed_since(answers[key], 0.0) for key in homes))

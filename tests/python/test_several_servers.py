@@ -23,7 +23,7 @@ from zmqlocker import (
     LockTimeout,
 )
 
-from cluster import Callers, Cluster, above_limit
+from cluster import Callers, Cluster, above_limit, allowed_since, keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +45,6 @@ def cluster(registry: str) -> Iterator[Cluster]:
     limits = ["k*=20/s sliding", "n*=8/min", "default=3/min", "gpu*=1 at once"]
     with Cluster(registry, *limits) as cluster:
         yield cluster
-
-
-def keys(prefix: str, count: int = 12) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 def test_whoever_is_asked_all_keys_are_counted_once(cluster: Cluster) -> None:
@@ -188,6 +184,7 @@ def test_tasks_take_locks_of_several_homes(cluster: Cluster) -> None:
         async with zmqlocker.asyncio.LockerClient(cluster.urls) as client:
             lease = await client.lock(together, ttl=5.0).acquire()
             late = asyncio.create_task(client.lock(together[1:], timeout=20.0).acquire())
+            # It begins to wait.
             await asyncio.sleep(0)
             late.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -284,7 +281,8 @@ def test_the_keys_of_a_killed_server_are_served_by_others_and_theirs_never_stop(
             return any(answer.asked > killed_at for answer in callers.answers[key])
 
         wait_until(lambda: all(answered_since(key) for key in all_keys))
-        wait_until(lambda: any(allowed_since(callers, key, killed_at + 1.0) for key in lost))
+        answers = callers.answers
+        wait_until(lambda: any(allowed_since(answers[key], killed_at + 1.0) for key in lost))
         callers.finish()
     gaps = {key: max(one.heard - one.asked for one in callers.answers[key]) for key in all_keys}
     print({"lost": max(gaps[key] for key in lost), "kept": max(gaps[key] for key in kept)})
@@ -292,10 +290,6 @@ def test_the_keys_of_a_killed_server_are_served_by_others_and_theirs_never_stop(
     assert max(gaps[key] for key in lost) < FAIL_OVER
     for key in all_keys:
         assert list(above_limit(callers.answers[key], 20, 1.0)) == []
-
-
-def allowed_since(callers: Callers, key: str, since: float) -> bool:
-    return any(answer.allowed and answer.asked > since for answer in callers.answers[key])
 
 
 def test_a_lease_that_is_long_enough_outlives_its_server(cluster: Cluster) -> None:

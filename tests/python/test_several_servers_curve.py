@@ -10,7 +10,6 @@ import pytest
 import zmq
 from commands import zmqlocker
 from conftest import PATIENCE, wait_until
-from keys import KeyRing
 from zmq.utils.monitor import recv_monitor_message
 from zmqlocker import AuthError, LockerClient
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from keys import Key
+    from keys import Key, KeyRing
 
 #: How long a socket of pyzmq waits for what must come.
 MILLIS = int(PATIENCE * 1000)
@@ -28,19 +27,6 @@ MILLIS = int(PATIENCE * 1000)
 #: What a socket that connects is told of in the end.
 ENDS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 ENDS |= zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-
-
-@pytest.fixture
-def ring(tmp_path: Path) -> KeyRing:
-    return KeyRing(tmp_path)
-
-
-@pytest.fixture
-def worker(ring: KeyRing) -> Key:
-    """The key of a client that may use everything."""
-    worker = ring.key("worker")
-    ring.let_in((worker, "*", ""))
-    return worker
 
 
 @pytest.fixture

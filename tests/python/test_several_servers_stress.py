@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import etcd_nodes
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, free_port
 from exclusion import read, sections, violations
 from stress_client import boot_time
 from zmqlocker import LockerClient, ServerUnavailable
@@ -44,7 +43,7 @@ class Registry(NamedTuple):
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[Registry]:
     """A registry in etcd."""
-    ports = [_free_port(), _free_port()]
+    ports = [free_port(), free_port()]
     client, peer = (f"http://127.0.0.1:{port}" for port in ports)
     with (tmp_path / "etcd.log").open("w") as log:
         command = etcd_nodes.etcd("one", tmp_path / "etcd", client, {"one": peer})
@@ -52,12 +51,6 @@ def etcd(tmp_path: Path) -> Iterator[Registry]:
     yield Registry(f"etcd://127.0.0.1:{ports[0]}", process)
     process.kill()
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_no_lock_has_two_holders_and_no_limit_is_exceeded_whatever_becomes_of_the_servers(
