@@ -4,11 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 pub(super) use crate::engine::request::GrantId;
 
+use crate::engine::index::Index;
 use crate::engine::limit::Claim;
 use crate::engine::lock::Term;
 use crate::engine::session::SessionId;
@@ -146,8 +146,8 @@ pub(super) struct Grants {
     last: GrantId,
     /// The number of the first that this run may give.
     first: GrantId,
-    /// By number. Nothing iterates over it, so its order decides nothing.
-    index: HashTable<u32>,
+    /// By number.
+    index: Index,
     hasher: RandomState,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -188,7 +188,7 @@ impl Grants {
             most_of_one,
             last: GrantId(0),
             first: GrantId(1),
-            index: HashTable::new(),
+            index: Index::new(),
             hasher: RandomState::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -256,13 +256,13 @@ impl Grants {
         self.of_session[session].last = place;
         self.of_session[session].all += 1;
         let (hasher, slots) = (&self.hasher, &self.slots);
-        let hash = |place: &u32| hasher.hash_one(slots[*place as usize].id.0);
-        self.index.insert_unique(hash(&place), place, hash);
+        let hash = |place: u32| hasher.hash_one(slots[place as usize].id.0);
+        self.index.add(hash(place), place, hash);
     }
 
     fn find(&self, id: GrantId) -> Option<usize> {
-        let is_it = |place: &u32| self.slots[*place as usize].id == id;
-        self.index.find(self.hasher.hash_one(id.0), is_it).map(|place| *place as usize)
+        let is_it = |place| self.slots[place as usize].id == id;
+        self.index.find(self.hasher.hash_one(id.0), is_it).map(|place| place as usize)
     }
 
     pub(super) fn get(&self, id: GrantId) -> Option<&Grant> {
@@ -275,8 +275,8 @@ impl Grants {
     }
 
     pub(super) fn remove(&mut self, id: GrantId) -> Option<Grant> {
-        let is_it = |place: &u32| self.slots[*place as usize].id == id;
-        let (place, _) = self.index.find_entry(self.hasher.hash_one(id.0), is_it).ok()?.remove();
+        let is_it = |place| self.slots[place as usize].id == id;
+        let place = self.index.remove(self.hasher.hash_one(id.0), is_it)?;
         let Slot { before, after, grant, .. } = &mut self.slots[place as usize];
         let (before, after, grant) = (*before, *after, grant.take()?);
         let ends = &mut self.of_session[grant.owner.place()];

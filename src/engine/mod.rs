@@ -9,6 +9,7 @@ mod grant;
 mod handing;
 mod holders;
 mod homes;
+mod index;
 mod key;
 mod lease_record;
 mod limit;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::engine::holders::Holders;
+use crate::engine::index::Index;
 use crate::engine::key::Key;
 use crate::engine::limit::{Cover, Meter};
 use crate::engine::lock::Shape;
@@ -48,8 +48,8 @@ impl KeyId {
 #[derive(Debug)]
 pub(super) struct Table {
     keys_max: usize,
-    /// By the name of the key. Nothing iterates over it, so its order decides nothing.
-    index: HashTable<u32>,
+    /// By the name of the key.
+    index: Index,
     hasher: RandomState,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -190,7 +190,7 @@ impl Table {
     pub(super) fn new(keys_max: usize) -> Self {
         Self {
             keys_max,
-            index: HashTable::new(),
+            index: Index::new(),
             hasher: RandomState::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -202,8 +202,8 @@ impl Table {
     /// Where the key is, if it is in use.
     pub(super) fn find(&self, space: Space, key: Key<'_>) -> Option<KeyId> {
         let hash = self.hash(space, key.as_str());
-        let named = |place: &u32| self.name_at(*place) == Some((space, key.as_str()));
-        let place = *self.index.find(spread(hash), named)?;
+        let named = |place| self.name_at(place) == Some((space, key.as_str()));
+        let place = self.index.find(spread(hash), named)?;
         Some(KeyId { place, generation: self.slots[place as usize].generation })
     }
 
@@ -232,7 +232,7 @@ impl Table {
         slot.state = Some(state);
         let generation = slot.generation;
         let slots = &self.slots;
-        self.index.insert_unique(spread(hash), place, |it| spread(slots[*it as usize].hash));
+        self.index.add(spread(hash), place, |it| spread(slots[it as usize].hash));
         Some(KeyId { place, generation })
     }
 
@@ -309,9 +309,7 @@ impl Table {
         let recorded = state.filter(|state| state.recorded.is_some());
         self.forgotten.extend(recorded.map(|state| state.name));
         slot.generation = slot.generation.wrapping_add(1);
-        if let Ok(entry) = self.index.find_entry(spread(slot.hash), |other| *other == place) {
-            entry.remove();
-        }
+        self.index.remove(spread(slot.hash), |other| other == place);
         self.free.push(place);
     }
 }

@@ -46,6 +46,9 @@ const WORK_TIMES: u32 = 20;
 /// Two looks that are further apart do not say what is held now: a third does.
 const LOOK_EXPIRES: Duration = Duration::from_millis(200);
 
+/// After so many connections of a look, threads that are about to serve go first.
+const LINES_AT_ONCE: usize = 128;
+
 /// A connection on which nothing was said for so long makes room for another one.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
@@ -240,7 +243,10 @@ impl Watch {
         self.forget_speakers();
         let mut before = std::mem::take(&mut self.loads);
         let mut held = Vec::with_capacity(lines.len());
-        for line in &lines {
+        for (place, line) in lines.iter().enumerate() {
+            if place % LINES_AT_ONCE == LINES_AT_ONCE - 1 {
+                thread::yield_now();
+            }
             let mut load = before.remove(&line.cookie()).unwrap_or_default();
             held.push(line.counts().map_or(0, |counts| load.look(counts, was_drained)));
             self.loads.insert(line.cookie(), load);
