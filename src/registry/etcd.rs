@@ -11,10 +11,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use crate::error::Error;
 use crate::registry::address::{TlsFiles, wrong};
+use crate::registry::names::Names;
 use crate::registry::{
     Address, Change, Entry, EtcdAddress, Guard, Outcome, Registry, Revision, Snapshot, Transaction,
     Trouble, tls,
@@ -31,6 +33,7 @@ const UNAUTHENTICATED: i64 = 16;
 pub struct Etcd {
     address: EtcdAddress,
     agent: Agent,
+    names: Names,
     /// The endpoint that answered last.
     present: usize,
     /// What etcd gave for the password.
@@ -64,8 +67,10 @@ impl Etcd {
         if let Some(files) = &address.tls {
             agent = agent.tls_config(tls_config(files)?);
         }
-        let agent = Agent::new_with_config(agent.build());
-        let mut etcd = Self { address: address.clone(), agent, present: 0, token: None };
+        let names = Names::default();
+        let connector = DefaultConnector::default();
+        let agent = Agent::with_parts(agent.build(), connector, names.clone());
+        let mut etcd = Self { address: address.clone(), agent, names, present: 0, token: None };
         etcd.read("", within).map_err(|trouble| wrong(format!("{shown}: {trouble}")))?;
         Ok(etcd)
     }
@@ -111,6 +116,7 @@ impl Etcd {
                 Err(failure @ (Failure::Unsent(_) | Failure::Unanswered(_))) => failure,
                 outcome => return outcome,
             };
+            self.names.doubt();
             let name = |problem: &str| format!("{endpoint}: {problem}");
             let problem = match failure {
                 Failure::Unanswered(problem) => Err(Failure::Unanswered(name(&problem))),
@@ -136,6 +142,7 @@ impl Etcd {
             .post(format!("{scheme}://{endpoint}/v3/{path}"))
             .config()
             .timeout_global(Some(within))
+            .timeout_resolve(Some(within / 2))
             .timeout_connect(Some(within / count.max(1)))
             .build();
         if let Some(token) = &self.token {
