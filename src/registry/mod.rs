@@ -10,8 +10,6 @@ mod address;
 mod etcd;
 #[cfg(feature = "net")]
 mod file;
-#[cfg(feature = "etcd")]
-mod names;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
