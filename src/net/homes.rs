@@ -299,6 +299,7 @@ impl Service {
 pub(super) fn error_of(problem: &Problem) -> Error {
     let argument = match problem {
         Problem::NameTaken { .. } => "name",
+        Problem::UrlTaken { .. } => "advertise",
         _ => "registry",
     };
     Error::Config { argument, problem: format!("cannot be used: {problem}") }

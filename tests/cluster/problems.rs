@@ -34,6 +34,40 @@ fn a_second_server_of_a_name_is_told_so_and_the_first_one_goes_on() {
 }
 
 #[test]
+fn a_second_server_of_a_url_is_told_so_and_the_first_one_goes_on() {
+    let at_a = || crate::Settings { url: settings("a", 1).url, ..settings("b", 2) };
+    let told = "the server \"a\" of this cluster is found at tcp://a:7777 as well: give each \
+                server a URL of its own, by `url` or by `advertise`";
+    let mut cluster = Cluster::of(&["a"]);
+    cluster.start("b", at_a());
+    cluster.pass(1_000 * MILLI);
+    assert_eq!(problem(&cluster, 1), told);
+    assert_eq!(cluster.shares(), [Partition::COUNT, 0]);
+    // Of two that start at once, the first in the registry stays.
+    let mut cluster = Cluster::new();
+    cluster.start("a", settings("a", 1));
+    cluster.start("b", at_a());
+    cluster.pass(3_000 * MILLI);
+    assert_eq!([problem(&cluster, 0), problem(&cluster, 1)], ["", told]);
+    assert_eq!(cluster.shares(), [Partition::COUNT, 0]);
+}
+
+#[test]
+fn a_server_that_comes_back_under_another_name_takes_the_place_of_its_earlier_run() {
+    let mut cluster = Cluster::of(&["a", "c"]);
+    cluster.servers[0].is_up = false;
+    cluster.start("b", crate::Settings { url: settings("a", 1).url, ..settings("b", 3) });
+    cluster.pass(3_000 * MILLI);
+    assert_eq!(problem(&cluster, 2), "");
+    assert_eq!(cluster.shares(), [0, Partition::COUNT / 2, Partition::COUNT / 2]);
+    // The earlier run was only slow: it finds its place taken.
+    cluster.servers[0].is_up = true;
+    cluster.pass(3_000 * MILLI);
+    assert!(problem(&cluster, 0).contains("\"b\" of this cluster is found at tcp://a:7777"));
+    assert_eq!(cluster.shares(), [0, Partition::COUNT / 2, Partition::COUNT / 2]);
+}
+
+#[test]
 fn a_server_that_starts_anew_takes_the_place_of_its_earlier_run() {
     let mut cluster = Cluster::of(&["a"]);
     cluster.servers[0].is_up = false;

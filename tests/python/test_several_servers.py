@@ -407,12 +407,21 @@ def test_what_counts_as_used_up_does_so_at_its_next_home_too(cluster: Cluster) -
         assert not any(client.try_acquire(key, cost=4).allowed for key in moved)
 
 
-def test_a_second_server_of_a_name_is_refused_and_the_first_goes_on(registry: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--name=s0",), 'another server of this cluster is named "s0"'),
+        (("--name=s1", "--advertise={url}"), '"s0" of this cluster is found at {url} as well'),
+    ],
+)
+def test_a_second_server_of_a_name_or_url_is_refused_and_the_first_goes_on(
+    registry: str, arguments: tuple[str, ...], told: str
+) -> None:
     with Cluster(registry, count=1) as cluster:
-        status, _, told = command(
-            "serve", "--url=tcp://127.0.0.1:*", f"--registry={registry}", "--name=s0"
-        )
-        assert (status, 'another server of this cluster is named "s0"' in told) == (2, True), told
+        (url,) = cluster.urls
+        options = [f"--registry={registry}", *(option.format(url=url) for option in arguments)]
+        status, _, heard = command("serve", "--url=tcp://127.0.0.1:*", *options)
+        assert (status, told.format(url=url) in heard) == (2, True), heard
         with LockerClient(cluster.urls) as client, client.lock("k"):
             pass
 

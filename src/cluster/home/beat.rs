@@ -1,7 +1,7 @@
 //! Being a member, and staying alive: rules R1 and R2.
 
-use crate::cluster::home::{Home, Lane, Membership, Message, Output, Problem, Purpose};
-use crate::cluster::record::{ServerRecord, server_key};
+use crate::cluster::home::{Home, Lane, Membership, Message, Output, Problem, Purpose, Settings};
+use crate::cluster::record::{ServerName, ServerRecord, Written, server_key};
 use crate::registry::{Change, Guard, Outcome, Revision, Transaction};
 use crate::time::Timestamp;
 
@@ -27,24 +27,52 @@ impl Home {
         if self.state.cluster.is_none() {
             return;
         }
-        let name = &self.settings.name;
-        let key = server_key(name);
-        let Some(entry) = self.state.servers.get(name) else {
+        let rivals: Vec<_> = self.rivals().collect();
+        if rivals.is_empty() {
+            let key = server_key(&self.settings.name);
             let guards = vec![Guard::Modified(key.clone(), Revision::NONE)];
             let changes = vec![Change::Put(key, self.record().encode())];
             let transaction = Transaction { guards, changes };
             return self.send(now, Purpose::Register, Message::Transact(transaction));
-        };
-        // An earlier server of this name, unless it is alive. Its last beat may come after its end.
-        if self.seen.get(name).is_some_and(|seen| seen.changes > 1) {
-            let url = entry.record.url.clone();
-            return self.fail(Problem::NameTaken { name: name.clone(), url });
         }
-        if self.is_stale(now, name) {
+        // An earlier run of this server, unless it is alive.
+        if let Some((name, entry)) = rivals.iter().find(|(name, _)| self.is_alive(name)) {
+            let problem = self.taken(name, &entry.record.url);
+            return self.fail(problem);
+        }
+        if let Some((name, entry)) = rivals.iter().find(|(name, _)| self.is_stale(now, name)) {
+            let key = server_key(name);
             let guards = vec![Guard::Modified(key.clone(), entry.modified)];
             let transaction = Transaction { guards, changes: vec![Change::Delete(key)] };
             self.send(now, Purpose::Unseat, Message::Transact(transaction));
         }
+    }
+
+    /// The entries that have our name, or the URL at which we serve.
+    fn rivals(&self) -> impl Iterator<Item = (&ServerName, &Written<ServerRecord>)> {
+        let Settings { name, url, .. } = &self.settings;
+        let servers = self.state.servers.iter();
+        servers.filter(move |(other, entry)| *other == name || entry.record.url == *url)
+    }
+
+    /// Whether a server was seen to beat. Its last beat may come after its end.
+    fn is_alive(&self, name: &ServerName) -> bool {
+        self.seen.get(name).is_some_and(|seen| seen.changes > 1)
+    }
+
+    fn taken(&self, name: &ServerName, url: &str) -> Problem {
+        let (name, url, is_name) = (name.clone(), url.to_owned(), *name == self.settings.name);
+        if is_name { Problem::NameTaken { name, url } } else { Problem::UrlTaken { name, url } }
+    }
+
+    /// Another server that serves at our URL and was there before us: it registered at about the
+    /// same time.
+    pub(super) fn find_elder(&self) -> Option<Problem> {
+        let incarnation = self.membership?.incarnation;
+        let is_elder = |(name, entry): &(&ServerName, &Written<ServerRecord>)| {
+            entry.created < incarnation && self.is_alive(name)
+        };
+        self.rivals().find(is_elder).map(|(name, entry)| self.taken(name, &entry.record.url))
     }
 
     fn send_beat(&mut self, now: Timestamp, membership: Membership) {

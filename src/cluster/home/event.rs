@@ -202,6 +202,13 @@ pub enum Problem {
         /// Where the other one serves.
         url: String,
     },
+    /// Another server serves at the URL, and is alive.
+    UrlTaken {
+        /// Its name.
+        name: ServerName,
+        /// The URL.
+        url: String,
+    },
     /// The registry is that of another cluster.
     OtherCluster {
         /// What was wanted.
@@ -248,6 +255,12 @@ impl fmt::Display for Problem {
                 formatter,
                 "another server of this cluster is named {name:?}, and serves {url}: give each \
                  server a name of its own",
+                name = name.as_str()
+            ),
+            Self::UrlTaken { name, url } => write!(
+                formatter,
+                "the server {name:?} of this cluster is found at {url} as well: give each server a \
+                 URL of its own, by `url` or by `advertise`",
                 name = name.as_str()
             ),
             Self::OtherCluster { wanted, found } => write!(

@@ -95,6 +95,9 @@ impl Home {
         self.has_looked = true;
         self.observe(now);
         self.see_myself(now);
+        if let Some(problem) = self.find_elder() {
+            return self.fail(problem);
+        }
         self.see_parts(now);
         self.find_wanted(now);
         self.look.due_at = self.look.due_at.min(now + self.pace(now));
