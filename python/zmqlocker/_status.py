@@ -27,6 +27,8 @@ class ServerStatus:
     security: str
     #: Whether usage outlives it.
     durable: bool
+    #: Whether it reaches its registry, without which it grants nothing. None if it has none.
+    registry: bool | None
     #: For how many seconds it grants no locks yet, because an earlier run may have granted them.
     grace: float
     #: How many requests were allowed, and how many refused.

@@ -25,8 +25,9 @@ Example: zmqlocker cluster --timeout 1
 HOMES is of how many of the 64 partitions of the keys a server is home; UP is for how long it \
 runs. ALLOWED and REFUSED count requests since then. Any of the servers may be asked.
 
-Exit status: 0 all servers answer and each partition has a home, 1 not so, or the registry does \
-not answer, 2 wrong usage, or a server that is alone, 3 no server or another failure.")]
+Exit status: 0 all servers answer and reach the registry, and each partition has a home, 1 not \
+so, or the registry does not answer us, 2 wrong usage, or a server that is alone, 3 no server or \
+another failure.")]
 pub(super) struct Cluster {
     #[command(subcommand)]
     wish: Option<WishCommand>,
@@ -48,6 +49,19 @@ struct Seen<'a> {
     heard: Result<ServerStatus, Error>,
 }
 
+impl Seen<'_> {
+    /// Why it grants nothing, as far as can be seen from here.
+    fn trouble(&self) -> Option<String> {
+        match &self.heard {
+            Ok(told) if told.facts.reaches_registry == Some(false) => {
+                Some("does not reach the registry, and grants nothing".to_owned())
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
 impl Cluster {
     pub(super) fn run(mut self) -> Result<Status, Failure> {
         if let Some(wish) = self.wish.take() {
@@ -57,17 +71,25 @@ impl Cluster {
             let problem = "names a server that is alone: it was started without a registry";
             return Err(Error::Config { argument: "url", problem: problem.to_owned() }.into());
         };
-        let registry = self.ask_registry();
+        let registry = self.ask_registry(&map);
         let seen = self.ask_all(&map);
         self.options.print(&object(&map, &seen, &registry), &text(&map, &seen, &registry))?;
-        let answers = seen.iter().all(|one| one.heard.is_ok());
-        let is_well = answers && map.count(None) == 0 && !matches!(registry, Some(Err(_)));
+        let is_well = seen.iter().all(|one| one.trouble().is_none())
+            && map.count(None) == 0
+            && !matches!(registry, Some(Err(_)));
         Ok(if is_well { Status::Done } else { Status::Refused })
     }
 
-    fn ask_registry(&self) -> Wished {
+    fn ask_registry(&self, map: &HomeMap) -> Wished {
         let url = self.registry.as_ref()?;
-        let ask = |timeout| Ok(Asked::open(url, timeout)?.overview()?.wishes().clone());
+        let ask = |timeout| {
+            let overview = Asked::open(url, timeout)?.overview()?;
+            if map.servers.iter().any(|server| overview.has(&server.name, &server.url)) {
+                return Ok(overview.wishes().clone());
+            }
+            let problem = "is of other servers than those that were asked".to_owned();
+            Err(Error::Config { argument: "registry", problem })
+        };
         Some(self.options.timeout().and_then(ask))
     }
 
@@ -78,11 +100,17 @@ impl Cluster {
             client.server_status(&mut || true)
         };
         thread::scope(|scope| {
-            let asked = map.servers.iter().map(|server| (server, scope.spawn(|| ask(server))));
-            let asked: Vec<_> = asked.collect();
+            let start = |server| {
+                let named = thread::Builder::new().name("zmql-ask".to_owned());
+                (server, named.spawn_scoped(scope, move || ask(server)))
+            };
+            let asked: Vec<_> = map.servers.iter().map(start).collect();
             let seen = asked.into_iter().enumerate().map(|(place, (server, thread))| {
                 let broke = |_| Err(Error::Closed);
-                let heard = thread.join().unwrap_or_else(broke);
+                let heard = match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(broke),
+                    Err(error) => Err(Error::system("start a thread", &error)),
+                };
                 Seen { server, homes: map.count(Some(place)), heard }
             });
             seen.collect()
@@ -108,14 +136,14 @@ fn text(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> String {
     }
     let [left, right] = [Align::Left, Align::Right];
     let mut text = table.lines([left, right, right, right, right, right, left]).concat();
-    for Seen { server, heard, .. } in seen {
-        if let Err(error) = heard {
-            text += &fitting(&format!("{}: {error}", server.name));
+    for one in seen {
+        if let Some(trouble) = one.trouble() {
+            text.extend([&*one.server.name, ": ", &trouble, "\n"]);
         }
     }
     match registry {
         Some(Ok(wishes)) => lines_of(map, wishes).iter().for_each(|line| text += &fitting(line)),
-        Some(Err(error)) => text += &fitting(&error.to_string()),
+        Some(Err(error)) => text.extend([&*error.to_string(), "\n"]),
         None => {}
     }
     let epoch = map.epoch;

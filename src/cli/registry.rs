@@ -26,6 +26,9 @@ impl Asked {
     /// The registry of this URL, to be asked for so long.
     pub(super) fn open(url: &str, timeout: Duration) -> Result<Self, Error> {
         let url = RegistryUrl::parse(url)?;
+        if !url.may_be_there() {
+            return Err(Error::system("use the registry", &format!("{url} is no folder")));
+        }
         let until = BootClock.now() + timeout;
         // The URL is right; what it names is not there, or lets nobody in.
         let registry = url.open(timeout).map_err(|error| match error {

@@ -72,6 +72,10 @@ pub(super) fn lines(status: &ServerStatus) -> String {
         ("leases", tally.leases.to_string()),
         ("clients", tally.sessions.to_string()),
     ];
+    if let Some(reached) = facts.reaches_registry {
+        let told = if reached { "reached" } else { "not reached: nothing is granted" };
+        lines.insert(4, ("registry", told.to_owned()));
+    }
     if !status.grace.is_zero() {
         lines.insert(4, ("no locks for", short(status.grace)));
     }
@@ -88,6 +92,7 @@ pub(super) fn object(status: &ServerStatus) -> Object {
         .with("uptime", &facts.uptime)
         .with("security", &*facts.security)
         .with("durable", &facts.is_durable)
+        .with("registry", &facts.reaches_registry)
         .with("grace", &status.grace);
     counts(object, status)
 }
@@ -187,6 +192,7 @@ mod tests {
             uptime: Duration::from_secs(3725),
             security: "none".into(),
             is_durable: true,
+            reaches_registry: Some(false),
             bad_messages: 3,
         };
         let tally =
@@ -203,6 +209,7 @@ mod tests {
              security      none\n\
              data          outlives the server\n\
              no locks for  0.7s\n\
+             registry      not reached: nothing is granted\n\
              allowed       900\n\
              refused       100\n\
              problems      2, 1 of them by a bound\n\
@@ -215,8 +222,9 @@ mod tests {
         assert_eq!(
             document(&object(&status())),
             "{\"version\": \"0.1.0\", \"url\": \"tcp://127.0.0.1:7777\", \"run\": 7, \
-             \"uptime\": 3725, \"security\": \"none\", \"durable\": true, \"grace\": 0.7, \
-             \"allowed\": 900, \"refused\": 100, \"problems\": 2, \"bounds_hit\": 1, \
+             \"uptime\": 3725, \"security\": \"none\", \"durable\": true, \
+             \"registry\": false, \"grace\": 0.7, \"allowed\": 900, \"refused\": 100, \
+             \"problems\": 2, \"bounds_hit\": 1, \
              \"bad_messages\": 3, \"waiting\": 0, \"keys\": 0, \"leases\": 0, \"clients\": 0}"
         );
     }

@@ -47,6 +47,13 @@ impl Overview {
         self.0.servers.keys()
     }
 
+    /// Whether a server of this name is there, at this URL.
+    #[must_use]
+    pub fn has(&self, name: &str, url: &str) -> bool {
+        let servers = &self.0.servers;
+        servers.iter().any(|(other, it)| other.as_str() == name && it.record.url == url)
+    }
+
     /// What operators want.
     #[must_use]
     pub const fn wishes(&self) -> &Wishes {

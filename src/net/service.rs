@@ -432,13 +432,16 @@ impl Service {
     }
 
     pub(super) fn facts(&self) -> ServerFacts {
+        let now = self.clock.now();
+        let is_alive = |homes: &Homes| now < homes.membership.home().alive_until();
         ServerFacts {
             version: env!("CARGO_PKG_VERSION").into(),
             endpoint: self.endpoint.as_str().into(),
             server: self.number,
-            uptime: self.clock.now().since(self.started_at),
+            uptime: now.since(self.started_at),
             security: if self.guard.is_some() { "curve" } else { "none" }.into(),
             is_durable: self.ledger.is_some(),
+            reaches_registry: self.homes.as_deref().map(is_alive),
             bad_messages: self.control.stats().bad_messages,
         }
     }

@@ -42,6 +42,7 @@ fn fields(py: Python<'_>, status: ServerStatus) -> PyResult<Bound<'_, PyDict>> {
     fields.set_item("uptime", facts.uptime.as_secs_f64())?;
     fields.set_item("security", &*facts.security)?;
     fields.set_item("durable", facts.is_durable)?;
+    fields.set_item("registry", facts.reaches_registry)?;
     fields.set_item("grace", seconds_up(grace))?;
     fields.set_item("allowed", tally.allowed)?;
     fields.set_item("refused", tally.refused)?;

@@ -63,6 +63,12 @@ impl RegistryUrl {
         self.address.open(within)
     }
 
+    /// Whether it can have been used before: to open a registry in a folder makes the folder.
+    #[must_use]
+    pub fn may_be_there(&self) -> bool {
+        !matches!(&self.address, Address::File(folder) if !folder.is_dir())
+    }
+
     /// The name of the cluster.
     #[must_use]
     pub fn cluster(&self) -> &str {

@@ -167,6 +167,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub(super) fn boolean_or_nil(&mut self, name: &str) -> Result<Option<bool>, Fault> {
+        match self.value()? {
+            Value::Nil => Ok(None),
+            Value::Boolean(value) => Ok(Some(value)),
+            _ => Err(not_a(name, "nil, true or false")),
+        }
+    }
+
     pub(super) fn bytes(&mut self, name: &str) -> Result<&'a [u8], Fault> {
         match self.value()? {
             Value::Bytes(bytes) => Ok(bytes),

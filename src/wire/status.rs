@@ -8,11 +8,11 @@ use crate::engine::{
 };
 use crate::wire::item::{Fault, Fields};
 use crate::wire::lock::write_number_or_nil;
-use crate::wire::message_pack::{write_boolean, write_nanos, write_number, write_text};
+use crate::wire::message_pack::{write_boolean, write_nanos, write_nil, write_number, write_text};
 use crate::wire::request::NAME_BYTES_MAX;
 
 /// How many elements of an item a status takes.
-pub(super) const STATUS_COUNT: usize = 16;
+pub(super) const STATUS_COUNT: usize = 17;
 
 /// How many elements a row of keys takes, and one of clients.
 const KEY_COUNT: usize = 11;
@@ -34,6 +34,10 @@ pub(super) fn write_status(out: &mut Vec<u8>, status: &ServerStatus) {
     write_number(out, facts.bad_messages);
     for present in [tally.waiting, tally.keys, tally.leases, tally.sessions] {
         write_number(out, present as u64);
+    }
+    match facts.reaches_registry {
+        Some(reached) => write_boolean(out, reached),
+        None => write_nil(out),
     }
 }
 
@@ -61,9 +65,18 @@ pub(super) fn status(fields: &mut Fields<'_>) -> Result<ServerStatus, Fault> {
         leases: present("leases")?,
         sessions: present("sessions")?,
     };
+    let reaches_registry = fields.boolean_or_nil("registry")?;
     fields.skip()?;
-    let facts =
-        ServerFacts { version, endpoint, server, uptime, security, is_durable, bad_messages };
+    let facts = ServerFacts {
+        version,
+        endpoint,
+        server,
+        uptime,
+        security,
+        is_durable,
+        reaches_registry,
+        bad_messages,
+    };
     Ok(ServerStatus { facts, grace, tally })
 }
 

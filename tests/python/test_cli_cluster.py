@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -235,9 +236,11 @@ def test_what_cannot_be_wished_is_wrong_usage(registry: str, words: list[str], t
 
 
 def test_a_registry_that_is_not_there_or_another_ones_is_told_of(tmp_path: Path) -> None:
-    missing = f"file://{tmp_path}/no/registry"
+    missing = f"file://{tmp_path}/no"
     status, _, errors = wish(missing, "drain", "s0")
-    assert (status, "cannot use the registry: " in errors) == (3, True), errors
+    assert (status, f"cannot use the registry: {missing} is no folder" in errors) == (3, True)
+    assert not (tmp_path / "no").exists()
+    (tmp_path / "empty").mkdir()
     status, _, errors = wish(f"file://{tmp_path}/empty", "drain", "s0")
     assert (status, "registry has no cluster" in errors) == (2, True), errors
     status, _, errors = zmqlocker("cluster", "drain", "s0")
@@ -254,3 +257,34 @@ def test_a_registry_that_is_not_there_or_another_ones_is_told_of(tmp_path: Path)
         assert "cannot use the registry: " in output.splitlines()[-2]
         output = zmqlocker("cluster", asked, f"--registry={missing}", "--json")[1]
         assert "cannot use the registry: " in json.loads(output)["error"]
+
+
+def test_the_registry_of_other_servers_is_not_believed(tmp_path: Path) -> None:
+    ours, theirs = f"file://{tmp_path}/ours", f"file://{tmp_path}/theirs"
+    with Cluster(ours, count=1) as cluster, Cluster(theirs, count=1):
+        asked = f"--url={cluster.urls[0]}"
+        assert zmqlocker("cluster", asked, f"--registry={ours}")[0] == 0
+        status, output, _ = zmqlocker("cluster", asked, f"--registry={theirs}")
+        told = output.splitlines()[-2]
+        assert (status, "registry is of other servers than those" in told) == (1, True), told
+
+
+def test_servers_that_do_not_reach_their_registry_are_told_of(tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    with Cluster(f"file://{folder}", count=2) as cluster:
+        asked = cluster.urls[0]
+        with LockerClient(asked) as client:
+            assert client.server_status().registry
+
+        def reached() -> list[bool]:
+            return [one["status"]["registry"] for one in seen(asked)[1]["servers"]]
+
+        with (folder / "registry.lock").open("rb") as lock:
+            # Nobody reads or writes while somebody has it.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_until(lambda: reached() == [False, False])
+            status, output, _ = zmqlocker("cluster", f"--url={asked}")
+            assert status == 1
+            assert "s1: does not reach the registry, and grants nothing" in output.splitlines()
+            assert "not reached: nothing is granted" in zmqlocker("status", f"--url={asked}")[1]
+        wait_until(lambda: seen(asked)[0] == 0)

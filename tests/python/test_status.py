@@ -46,6 +46,7 @@ def test_the_status_is_what_the_server_is_doing(server: LockerServer, client: Lo
         status = client.server_status()
     assert (status.version, status.url) == (zmqlocker.__version__, server.url)
     assert (status.security, status.durable, status.grace) == ("none", False, 0.0)
+    assert status.registry is None
     assert status.run == before.run
     assert 0 < before.uptime < status.uptime
     assert (status.allowed, status.refused, status.problems) == (5, 1, 1)

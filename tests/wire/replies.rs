@@ -123,6 +123,7 @@ fn golden_status() -> ServerStatus {
         uptime: Duration::from_secs(3600),
         security: "none".into(),
         is_durable: true,
+        reaches_registry: None,
         bad_messages: 3,
     };
     let tally = Tally {
@@ -320,6 +321,8 @@ fn looks() -> impl Strategy<Value = Reply> {
             (status.grace, status.tally.allowed) = (Duration::from_nanos(counts[1]), counts[2]);
             (status.tally.refused, status.tally.problems) = (counts[3], counts[4]);
             status.facts.bad_messages = counts[5];
+            status.facts.reaches_registry =
+                [None, Some(false), Some(true)][present[0] as usize % 3];
             status.tally.waiting = present[0] as usize;
             (status.tally.keys, status.tally.leases) = (present[1] as usize, present[2] as usize);
             status.tally.sessions = present[3] as usize;

@@ -65,6 +65,7 @@ pub(super) fn sample(keys: Vec<KeyRow>) -> Sample {
         uptime: Duration::from_secs(3725),
         security: "none".into(),
         is_durable: true,
+        reaches_registry: None,
         bad_messages: 3,
     };
     let allowed = keys.iter().map(|row| row.allowed).sum();

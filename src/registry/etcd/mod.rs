@@ -3,6 +3,8 @@
 //! The gateway takes what gRPC takes: the guide of etcd's version 3 describes `/v3/kv/range`,
 //! `/v3/kv/txn` and `/v3/auth/authenticate`. Keys and values travel in base 64, numbers as text.
 
+mod names;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +18,11 @@ use ureq::{Agent, Body};
 
 use crate::error::Error;
 use crate::registry::address::{TlsFiles, wrong};
-use crate::registry::names::Names;
 use crate::registry::{
     Address, Change, Entry, EtcdAddress, Guard, Outcome, Registry, Revision, Snapshot, Transaction,
     Trouble, tls,
 };
+use names::Names;
 
 /// The longest answer that is read: all entries of a cluster, in base 64, are shorter.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
