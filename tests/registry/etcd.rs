@@ -96,8 +96,21 @@ fn registries_of_other_prefixes_are_not_seen() {
 #[test]
 fn a_server_that_is_away_is_passed_over() {
     let (etcd, nobody) = (Etcd::start(), free_port());
-    let mut registry = open(&format!("etcd://127.0.0.1:{nobody},127.0.0.1:{}", etcd.port));
+    for away in [format!("127.0.0.1:{nobody}"), format!("no..name:{nobody}")] {
+        let mut registry = open(&format!("etcd://{away},127.0.0.1:{}", etcd.port));
+        done(transact(&mut *registry, &[], &[put("a", b"1")]));
+        assert_eq!(read(&mut *registry, "").len(), 1);
+    }
+}
+
+#[test]
+fn a_server_that_has_a_name_is_found_again() {
+    let mut etcd = Etcd::start();
+    let mut registry = open(&format!("etcd://localhost:{}", etcd.port));
     done(transact(&mut *registry, &[], &[put("a", b"1")]));
+    etcd.running = None;
+    assert!(registry.read("", Duration::from_millis(500)).is_err());
+    etcd.run();
     assert_eq!(read(&mut *registry, "").len(), 1);
 }
 

@@ -144,7 +144,6 @@ impl Etcd {
             .post(format!("{scheme}://{endpoint}/v3/{path}"))
             .config()
             .timeout_global(Some(within))
-            .timeout_resolve(Some(within / 2))
             .timeout_connect(Some(within / count.max(1)))
             .build();
         if let Some(token) = &self.token {
