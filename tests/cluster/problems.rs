@@ -68,6 +68,48 @@ fn a_server_that_comes_back_under_another_name_takes_the_place_of_its_earlier_ru
 }
 
 #[test]
+fn who_has_given_way_is_in_nobodys_way() {
+    let at_a = |name, run| crate::Settings { url: settings("a", 1).url, ..settings(name, run) };
+    let mut cluster = Cluster::new();
+    for settings in [settings("a", 1), at_a("b", 2), settings("c", 3)] {
+        cluster.start("", settings);
+    }
+    cluster.pass(500 * MILLI);
+    assert!(problem(&cluster, 1).contains("found at tcp://a:7777 as well"));
+    assert!(!cluster.registry.entries.contains_key("state/srv/b"));
+    // It joins again after it was sealed.
+    cluster.servers[0].is_up = false;
+    cluster.pass(1_000 * MILLI);
+    cluster.servers[0].is_up = true;
+    cluster.pass(3_000 * MILLI);
+    assert_eq!(cluster.shares(), [Partition::COUNT / 2, 0, Partition::COUNT / 2]);
+}
+
+#[test]
+fn what_a_dead_server_has_left_at_a_url_is_deleted_by_who_serves_there() {
+    let mut cluster = Cluster::of(&["a"]);
+    let ours = cluster.registry.entries["state/srv/a"].value.clone();
+    write(&mut cluster, "state/srv/b", std::str::from_utf8(&ours).unwrap());
+    cluster.pass(600 * MILLI);
+    assert!(cluster.registry.entries.contains_key("state/srv/b"));
+    cluster.pass(400 * MILLI);
+    assert!(!cluster.registry.entries.contains_key("state/srv/b"));
+    assert_eq!((problem(&cluster, 0), cluster.shares()), (String::new(), vec![Partition::COUNT]));
+}
+
+#[test]
+fn a_server_waits_for_the_one_that_leaves_its_url() {
+    let mut cluster = Cluster::of(&["a", "c"]);
+    cluster.tell(0, crate::Input::Leave);
+    cluster.pass(20 * MILLI);
+    cluster.start("b", crate::Settings { url: settings("a", 1).url, ..settings("b", 3) });
+    cluster.pass(3_000 * MILLI);
+    assert!(cluster.servers[0].has_left);
+    assert_eq!(problem(&cluster, 2), "");
+    assert_eq!(cluster.shares(), [0, Partition::COUNT / 2, Partition::COUNT / 2]);
+}
+
+#[test]
 fn a_server_that_starts_anew_takes_the_place_of_its_earlier_run() {
     let mut cluster = Cluster::of(&["a"]);
     cluster.servers[0].is_up = false;

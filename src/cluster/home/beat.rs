@@ -14,7 +14,7 @@ impl Home {
         match self.membership {
             Some(_) if self.has_handed_all() => self.quit(now),
             Some(membership) if self.beat.due_at <= now => self.send_beat(now, membership),
-            Some(_) => {}
+            Some(_) => self.unseat_rival(now),
             None if self.leaving.is_some() => {
                 self.has_ended = true;
                 self.outputs.push_back(Output::Left);
@@ -27,25 +27,33 @@ impl Home {
         if self.state.cluster.is_none() {
             return;
         }
-        let rivals: Vec<_> = self.rivals().collect();
-        if rivals.is_empty() {
+        if self.rivals().next().is_none() {
             let key = server_key(&self.settings.name);
             let guards = vec![Guard::Modified(key.clone(), Revision::NONE)];
             let changes = vec![Change::Put(key, self.record().encode())];
             let transaction = Transaction { guards, changes };
             return self.send(now, Purpose::Register, Message::Transact(transaction));
         }
-        // An earlier run of this server, unless it is alive.
-        if let Some((name, entry)) = rivals.iter().find(|(name, _)| self.is_alive(name)) {
-            let problem = self.taken(name, &entry.record.url);
-            return self.fail(problem);
+        // An earlier run of this server, unless it is alive and means to stay.
+        let stays = |(name, entry): &(&ServerName, &Written<ServerRecord>)| {
+            self.is_alive(now, name) && !entry.record.is_leaving
+        };
+        let taken = self.rivals().find(stays).map(|it| self.taken(it));
+        match taken {
+            Some(problem) => self.fail(problem),
+            None => self.unseat_rival(now),
         }
-        if let Some((name, entry)) = rivals.iter().find(|(name, _)| self.is_stale(now, name)) {
-            let key = server_key(name);
-            let guards = vec![Guard::Modified(key.clone(), entry.modified)];
-            let transaction = Transaction { guards, changes: vec![Change::Delete(key)] };
-            self.send(now, Purpose::Unseat, Message::Transact(transaction));
-        }
+    }
+
+    /// Deletes the entry that an earlier run of this server has left.
+    fn unseat_rival(&mut self, now: Timestamp) {
+        let is_gone = |(name, _): &(&ServerName, _)| {
+            self.membership.is_none_or(|_| **name != self.settings.name) && self.is_stale(now, name)
+        };
+        let Some((name, entry)) = self.rivals().find(is_gone) else { return };
+        let key = server_key(name);
+        let message = end_of(Guard::Modified(key.clone(), entry.modified), key);
+        self.send(now, Purpose::Unseat, message);
     }
 
     /// The entries that have our name, or the URL at which we serve.
@@ -55,24 +63,31 @@ impl Home {
         servers.filter(move |(other, entry)| *other == name || entry.record.url == *url)
     }
 
-    /// Whether a server was seen to beat. Its last beat may come after its end.
-    fn is_alive(&self, name: &ServerName) -> bool {
-        self.seen.get(name).is_some_and(|seen| seen.changes > 1)
+    /// Whether a server was seen to beat of late. Its last beat may come after its end.
+    fn is_alive(&self, now: Timestamp, name: &ServerName) -> bool {
+        self.seen.get(name).is_some_and(|seen| seen.changes > 1) && !self.is_stale(now, name)
     }
 
-    fn taken(&self, name: &ServerName, url: &str) -> Problem {
-        let (name, url, is_name) = (name.clone(), url.to_owned(), *name == self.settings.name);
+    fn taken(&self, (name, entry): (&ServerName, &Written<ServerRecord>)) -> Problem {
+        let is_name = *name == self.settings.name;
+        let (name, url) = (name.clone(), entry.record.url.clone());
         if is_name { Problem::NameTaken { name, url } } else { Problem::UrlTaken { name, url } }
     }
 
-    /// Another server that serves at our URL and was there before us: it registered at about the
-    /// same time.
-    pub(super) fn find_elder(&self) -> Option<Problem> {
-        let incarnation = self.membership?.incarnation;
+    /// Gives way to another server that serves at our URL and was there before us: both registered
+    /// at about the same time. Whether there is one.
+    pub(super) fn yield_to_elder(&mut self, now: Timestamp) -> bool {
+        let Some(Membership { incarnation, .. }) = self.membership else { return false };
         let is_elder = |(name, entry): &(&ServerName, &Written<ServerRecord>)| {
-            entry.created < incarnation && self.is_alive(name)
+            entry.created < incarnation && self.is_alive(now, name)
         };
-        self.rivals().find(is_elder).map(|(name, entry)| self.taken(name, &entry.record.url))
+        let elder = self.rivals().find(is_elder).map(|it| self.taken(it));
+        let Some(problem) = elder else { return false };
+        let key = server_key(&self.settings.name);
+        let message = end_of(Guard::Created(key.clone(), incarnation), key);
+        self.send(now, Purpose::Unseat, message);
+        self.fail(problem);
+        true
     }
 
     fn send_beat(&mut self, now: Timestamp, membership: Membership) {
@@ -92,9 +107,8 @@ impl Home {
         let Some(membership) = self.membership else { return };
         self.quitting = Some(membership.last);
         let key = server_key(&self.settings.name);
-        let guards = vec![Guard::Modified(key.clone(), membership.last)];
-        let transaction = Transaction { guards, changes: vec![Change::Delete(key)] };
-        self.send(now, Purpose::Quit, Message::Transact(transaction));
+        let message = end_of(Guard::Modified(key.clone(), membership.last), key);
+        self.send(now, Purpose::Quit, message);
     }
 
     fn record(&self) -> ServerRecord {
@@ -185,4 +199,9 @@ impl Home {
         self.beat.due_at = now;
         self.look_first(now, Lane::Look);
     }
+}
+
+/// Deletes an entry that is as the guard says.
+fn end_of(guard: Guard, key: String) -> Message {
+    Message::Transact(Transaction { guards: vec![guard], changes: vec![Change::Delete(key)] })
 }

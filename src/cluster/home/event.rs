@@ -147,7 +147,7 @@ pub enum Purpose {
     Found,
     /// To join.
     Register,
-    /// To delete the entry that an earlier server of the same name has left.
+    /// To delete the entry that an earlier server of the same name or URL has left.
     Unseat,
     /// To stay alive.
     Beat {

@@ -95,8 +95,8 @@ impl Home {
         self.has_looked = true;
         self.observe(now);
         self.see_myself(now);
-        if let Some(problem) = self.find_elder() {
-            return self.fail(problem);
+        if self.yield_to_elder(now) {
+            return;
         }
         self.see_parts(now);
         self.find_wanted(now);

@@ -6,8 +6,8 @@
 //!
 //! The rules, each where it is kept:
 //!
-//! - R1: a server registers under its name where there is no entry, and is known by the revision
-//!   that did so, its incarnation (`beat.rs`).
+//! - R1: a server registers under its name where there is no entry of that name or at its URL, and
+//!   is known by the revision that did so, its incarnation (`beat.rs`).
 //! - R2: it writes its entry anew every 150 ms, if nobody else has; from when such a beat was
 //!   *sent*, it is alive for 600 ms. Where its entry is gone it was sealed: it has nothing any more
 //!   (`beat.rs`, `look.rs`).

@@ -13,7 +13,7 @@ impl World {
         let Some(random) = self.wishes.as_mut().filter(|_| self.now < self.calm_from) else {
             return;
         };
-        let name = format!("s{}", random.range(0, SERVERS as u64 + 1));
+        let name = format!("{}{}", random.pick(&["s", "t"]), random.range(0, SERVERS as u64 + 1));
         let name = ServerName::parse(&name).unwrap();
         let all: Vec<_> = Partition::all().collect();
         let some = if random.one_in(2) { &all } else { &self.partitions };
@@ -35,8 +35,11 @@ impl World {
         let snapshot = self.registry.read(Overview::PREFIX);
         let overview = Overview::read(&snapshot).expect("entries of servers and wishes");
         let wishes = overview.wishes();
-        let names = (0..SERVERS).map(|it| ServerName::parse(&format!("s{it}")).unwrap());
-        let names: Vec<_> = names.collect();
+        let name_of = |server: usize| {
+            let is_its = |name: &&ServerName| name.as_str()[1..] == server.to_string();
+            overview.servers().find(is_its).cloned().expect("each server is there")
+        };
+        let names: Vec<_> = (0..SERVERS).map(name_of).collect();
         let is_drained: Vec<_> = names.iter().map(|it| wishes.drained.contains(it)).collect();
         let may_have = |server: usize| !is_drained[server] || is_drained.iter().all(|it| *it);
         let count = |server| homes.values().filter(|home| **home == server).count();
