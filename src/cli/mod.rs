@@ -32,11 +32,12 @@ mod timeline;
 mod top;
 mod wish;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, CommandFactory, Parser, Subcommand};
 use log::Log;
 use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
@@ -151,6 +152,9 @@ pub fn run(
         Err(error) => {
             // Help and the version come this way too; where they go cannot be helped.
             let _ = error.print();
+            if let Some(name) = variable_of(&error) {
+                complain(&format!("{name} in the environment has that value"));
+            }
             return if error.use_stderr() { Status::Usage.code() } else { Status::Done.code() };
         }
     };
@@ -169,6 +173,22 @@ pub fn run(
         }
     });
     status.code()
+}
+
+/// The variable of the environment whose value is not taken, if it is one's.
+fn variable_of(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind)? {
+        ContextValue::String(text) => Some(text),
+        _ => None,
+    };
+    let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let has_it = |name: &&OsStr| std::env::var_os(name).is_some_and(|it| it == value.as_str());
+    let mut command = CommandLine::command();
+    // Only then do its arguments show themselves.
+    command.build();
+    let arguments = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let mut names = arguments.filter(|it| it.to_string() == *argument).filter_map(Arg::get_env);
+    names.find(has_it).map(|name| name.display().to_string())
 }
 
 /// Tells whoever runs a command what went wrong.
@@ -207,8 +227,6 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

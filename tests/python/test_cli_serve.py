@@ -137,3 +137,12 @@ def test_what_is_wrong_is_told_in_a_line_and_the_status_is_2(
         status, output, error = zmqlocker("serve", argument, ZMQLOCKER_URL="tcp://127.0.0.1:*")
         assert (status, output) == (2, ""), argument
         assert re.fullmatch(rf"zmqlocker: .*{re.escape(problem)}.*\n", error), error
+
+
+@pytest.mark.parametrize("value", ["", "soon"])
+def test_a_variable_that_is_wrong_is_named(value: str) -> None:
+    status, output, error = zmqlocker("serve", ZMQLOCKER_PATIENCE=value)
+    assert (status, output) == (2, "")
+    assert error.endswith("zmqlocker: ZMQLOCKER_PATIENCE in the environment has that value\n")
+    status, _, error = zmqlocker("serve", f"--patience={value}-", ZMQLOCKER_PATIENCE="1")
+    assert (status, "environment" in error) == (2, False)
