@@ -145,10 +145,13 @@ def measure(part: str, *names: str) -> Iterator[Verdict]:
     for _ in range(ROUNDS):
         for state, under_way in (("quiet", ()), ("attacked", names)):
             with attacked(*under_way) as server:
+                before, begin = server.processor_time(), time.monotonic()
                 figures = PROGRAMS.run("ask", server.url, SECONDS)
+                used = (server.processor_time() - before) / (time.monotonic() - begin)
                 for name, figure in figures.items():
                     rounds.add(f"{state} {name}", figure)
                 if under_way:
+                    rounds.add("processors of the server", used)
                     rounds.add("memory, MiB", server.memory() / 2**20)
                     rounds.add("connections ended", server.stats()["connections_ended"])
     rounds.show()

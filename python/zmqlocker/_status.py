@@ -27,7 +27,8 @@ class ServerStatus:
     security: str
     #: Whether usage outlives it.
     durable: bool
-    #: Whether it reaches its registry, without which it grants nothing. None if it has none.
+    #: Whether it has joined its registry and reaches it, without which it grants nothing. None if
+    #: it has none.
     registry: bool | None
     #: For how many seconds it grants no locks yet, because an earlier run may have granted them.
     grace: float

@@ -8,7 +8,7 @@ use crate::cli::client::ClientOptions;
 use crate::cli::json::Object;
 use crate::cli::registry::Asked;
 use crate::cli::status;
-use crate::cli::table::{Align, Table, fitting, short};
+use crate::cli::table::{Align, Table, fitting, harmless, short};
 use crate::cli::wish::WishCommand;
 use crate::cli::{Failure, Status};
 use crate::cluster::{Partition, ServerName, Wishes};
@@ -54,7 +54,7 @@ impl Seen<'_> {
     fn trouble(&self) -> Option<String> {
         match &self.heard {
             Ok(told) if told.facts.reaches_registry == Some(false) => {
-                Some("does not reach the registry, and grants nothing".to_owned())
+                Some("grants nothing: it has not joined, or does not reach the registry".to_owned())
             }
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
@@ -138,12 +138,16 @@ fn text(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> String {
     let mut text = table.lines([left, right, right, right, right, right, left]).concat();
     for one in seen {
         if let Some(trouble) = one.trouble() {
-            text.extend([&*one.server.name, ": ", &trouble, "\n"]);
+            text += &harmless(&format!("{}: {trouble}", one.server.name));
+            text.push('\n');
         }
     }
     match registry {
         Some(Ok(wishes)) => lines_of(map, wishes).iter().for_each(|line| text += &fitting(line)),
-        Some(Err(error)) => text.extend([&*error.to_string(), "\n"]),
+        Some(Err(error)) => {
+            text += &harmless(&error.to_string());
+            text.push('\n');
+        }
         None => {}
     }
     let epoch = map.epoch;

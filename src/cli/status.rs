@@ -73,7 +73,7 @@ pub(super) fn lines(status: &ServerStatus) -> String {
         ("clients", tally.sessions.to_string()),
     ];
     if let Some(reached) = facts.reaches_registry {
-        let told = if reached { "reached" } else { "not reached: nothing is granted" };
+        let told = if reached { "reached" } else { "not joined or not reached: no grants" };
         lines.insert(4, ("registry", told.to_owned()));
     }
     if !status.grace.is_zero() {
@@ -209,7 +209,7 @@ mod tests {
              security      none\n\
              data          outlives the server\n\
              no locks for  0.7s\n\
-             registry      not reached: nothing is granted\n\
+             registry      not joined or not reached: no grants\n\
              allowed       900\n\
              refused       100\n\
              problems      2, 1 of them by a bound\n\

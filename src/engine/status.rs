@@ -33,7 +33,8 @@ pub struct ServerFacts {
     pub security: Box<str>,
     /// Whether usage outlives it.
     pub is_durable: bool,
-    /// Whether it reaches its registry, without which it grants nothing; none if it has none.
+    /// Whether it has joined its registry and reaches it, without which it grants nothing; none if
+    /// it has none.
     pub reaches_registry: Option<bool>,
     /// How many messages were no requests.
     pub bad_messages: u64,

@@ -314,7 +314,7 @@ impl Table {
     }
 }
 
-/// The index looks at the highest and at the lowest bits: the half is in both of them.
+/// The index looks at the higher and at the lowest bits: the half is in both of them.
 fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }

@@ -65,7 +65,9 @@ pub(super) fn status(fields: &mut Fields<'_>) -> Result<ServerStatus, Fault> {
         leases: present("leases")?,
         sessions: present("sessions")?,
     };
-    let reaches_registry = fields.boolean_or_nil("registry")?;
+    // Not every server says so.
+    let reaches_registry =
+        if fields.left() > 0 { fields.boolean_or_nil("registry")? } else { None };
     fields.skip()?;
     let facts = ServerFacts {
         version,

@@ -204,6 +204,17 @@ fn every_item_of_a_server_has_its_golden_bytes_in_the_document() {
 }
 
 #[test]
+fn a_status_need_not_tell_of_a_registry() {
+    let reply = Reply::Status(Box::new(golden_status()));
+    let item = ServerItem::Answer { id: RequestId(59), reply };
+    let mut body = Vec::new();
+    encode(&mut body, &item);
+    body.truncate(body.len() - 1);
+    body[2] -= 1;
+    assert_eq!(Replies::new(&body).collect::<Vec<_>>(), [Ok(item)]);
+}
+
+#[test]
 fn a_message_that_is_cut_has_fewer_items_but_no_other_ones() {
     let all = golden();
     let mut body = Vec::new();
