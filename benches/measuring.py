@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compare import ROUNDS, first_line, process
+from compare import first_line, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,7 +66,8 @@ class Rounds:
 
     def show(self) -> None:
         load = " ".join(f"{load:.1f}" for load in os.getloadavg())
-        print(f"\n{self.title} (load {load})")
+        rounds = max(map(len, self._figures.values()))
+        print(f"\n{self.title} ({rounds} rounds, load {load})")
         for name in self._figures:
             low, high = self.range(name)
             median = self.median(name)
@@ -165,7 +166,7 @@ def judge(
         sys.exit(f"{usage}\nNo part: {', '.join(unknown)}. Parts: {', '.join(parts)}")
     # What ends this program ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, {ROUNDS} rounds")
+    print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}")
     verdicts = [verdict for name in names or parts for verdict in parts[name]()]
     print(f"\n{'part':11} {'what':46} {'figure':>13}   {'target':13} holds")
     for verdict in verdicts:
