@@ -16,6 +16,10 @@ impl Conversation {
             self.counts.timeouts += question.count();
             let outcome = match question.refused.take() {
                 _ if question.queued_on.is_some() => Outcome::Late,
+                // Nobody has the lease any more: it was over by itself.
+                Some((link, ..)) if question.releases.is_some() => {
+                    Outcome::Reply(link, Reply::Done)
+                }
                 // Somebody has answered, but nobody could grant it.
                 Some((link, problem, _)) => Outcome::Reply(link, Reply::Refuse(problem)),
                 None => Outcome::Silence,

@@ -133,7 +133,9 @@ impl Homes {
         let place = |name: &str| servers.iter().position(|server| *server.name == *name);
         let homes = PartitionMap::from_fn(|it| place(home.home_of(it)?.0.as_str()));
         let epoch = Partition::all().map(|it| u64::from(home.epoch(it).0)).max().unwrap_or(0);
-        let map = HomeMap { epoch, me: place(self.name.as_str()), servers, homes };
+        // Another one may have the name.
+        let me = place(self.name.as_str()).filter(|_| home.is_member());
+        let map = HomeMap { epoch, me, servers, homes };
         if map != self.map {
             self.map = map;
             self.map_number += 1;

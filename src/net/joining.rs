@@ -9,12 +9,12 @@ use crate::cluster::{Epoch, Memory, RunId, ServerName, Settings};
 use crate::config::{Member, Place, ServerConfig, Url};
 use crate::engine::Machine;
 use crate::error::Error;
-use crate::net::clock::BootClock;
+use crate::net::clock::{BootClock, unix_time};
 use crate::net::forwarder::Forwarder;
 use crate::net::homes::Homes;
 use crate::net::host::host_name;
 use crate::net::membership::Membership;
-use crate::net::server::Control;
+use crate::net::server::{Control, number_by_time_of_day};
 use crate::time::Clock;
 
 /// The file within the data directory that says what was known of the cluster.
@@ -39,6 +39,7 @@ pub(super) fn join<E>(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster: String::new(),
         above: Epoch(0),
+        first: Epoch(u32::try_from(number_by_time_of_day(unix_time()).0 >> 32).unwrap_or(0)),
         memory: memory.as_ref().map(|(_, memory)| memory.clone()).unwrap_or_default(),
     };
     let is_woken = Arc::new(AtomicBool::new(true));

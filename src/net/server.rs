@@ -440,7 +440,7 @@ fn watch(
 
 /// A number above those of all grants of earlier runs, as far as the time of day tells: the seconds
 /// since 2020 in its upper half, and how much of the present one has passed in its lower.
-fn number_by_time_of_day(since_1970: Duration) -> GrantId {
+pub(super) fn number_by_time_of_day(since_1970: Duration) -> GrantId {
     const YEARS_50: u64 = 50 * 365 * 86_400;
     let seconds = since_1970.as_secs().saturating_sub(YEARS_50);
     let part = u64::from(since_1970.subsec_nanos()) * 2;

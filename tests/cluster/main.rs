@@ -68,6 +68,7 @@ fn settings(name: &str, run: u64) -> Settings {
         version: "0.1.0".to_owned(),
         cluster: "shop".to_owned(),
         above: Epoch(0),
+        first: Epoch(0),
         memory: Memory::default(),
     }
 }

@@ -68,6 +68,7 @@ pub fn new_home(number: usize, run: u64, memory: Memory) -> Home {
         version: "0.1.0".to_owned(),
         cluster: "sim".to_owned(),
         above: Epoch(0),
+        first: Epoch(0),
         memory,
     };
     Home::new(settings, Times::default())

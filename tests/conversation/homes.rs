@@ -267,6 +267,17 @@ fn a_lease_that_moves_while_it_is_given_back_is_given_back_at_its_home() {
 }
 
 #[test]
+fn a_release_that_nobody_takes_is_over_when_its_time_is() {
+    let (mut side, grant) = holding_at_a();
+    let until = Some(side.now + Duration::from_millis(500));
+    side.conversation.ask(side.now, Some(&Request::Release { grant }), Some(A), until);
+    let [(link, id)] = side.released()[..] else { panic!("one release") };
+    side.turn_away(link, id);
+    side.advance(1_000);
+    assert_eq!(side.ended(), [(id, Outcome::Reply(A, Reply::Done))]);
+}
+
+#[test]
 fn a_lease_that_no_home_knows_is_lost_when_that_is_said() {
     let (mut side, grant) = holding_at_a();
     side.handle(&Input::Down(A));

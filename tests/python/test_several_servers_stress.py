@@ -18,7 +18,7 @@ from exclusion import read, sections, violations
 from stress_client import boot_time
 from zmqlocker import LockerClient, ServerUnavailable
 
-from cluster import Callers, Cluster, above_limit
+from cluster import Callers, Cluster, above_limit, keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,3 +126,20 @@ def test_while_the_registry_is_silent_nobody_grants_and_all_goes_on_afterwards(
             assert later.held
         assert client.lock("held").try_acquire() is None
         lease.release()
+
+
+def test_a_server_that_was_replaced_while_it_stood_still_leads_nobody_astray(
+    etcd: Registry,
+) -> None:
+    with Cluster(etcd.url, count=2) as cluster:
+        old = cluster.servers["s0"]
+        mine = [key for key in keys("k", 40) if cluster.home_of(key) == "s0"]
+        with LockerClient(cluster.urls) as client:
+            for key in mine:
+                client.lock(key).acquire().release()
+            old.send(signal.SIGSTOP)
+            cluster.start("s0").line_with("is home of 32 of 64 partitions, with 2 servers")
+            # It goes on where it stood, and finds its place taken.
+            assert old.finish(signal.SIGCONT)[0] == 2
+            for key in mine:
+                client.lock(key, timeout=5.0).acquire().release()

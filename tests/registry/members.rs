@@ -74,6 +74,7 @@ impl Server {
             version: "0".to_owned(),
             cluster: String::new(),
             above: Epoch(0),
+            first: Epoch(0),
             memory: Memory::default(),
         };
         let (events, inbox) = mpsc::channel();

@@ -60,6 +60,9 @@ pub struct Settings {
     pub cluster: String,
     /// Epochs are above this one, for a registry that was restored from a backup.
     pub above: Epoch,
+    /// The one before the first, where the registry has none yet: so tokens also rise from those
+    /// that a server alone has given.
+    pub first: Epoch,
     /// What it has known in an earlier run.
     pub memory: Memory,
 }
@@ -340,6 +343,12 @@ impl Home {
     pub fn servers(&self) -> impl Iterator<Item = (&ServerName, &str, &str)> {
         let servers = self.state.servers.iter();
         servers.map(|(name, it)| (name, it.record.url.as_str(), it.record.version.as_str()))
+    }
+
+    /// Whether this server is one of them, as far as it knows.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.membership.is_some()
     }
 
     /// The last epoch of a partition.

@@ -253,7 +253,7 @@ impl Home {
     fn begin_change(&mut self, incarnation: Revision) -> Option<(Epoch, Vec<Guard>, Vec<Change>)> {
         let known = self.state.epoch.as_ref();
         let seen = known.map_or(Revision::NONE, |epoch| epoch.modified);
-        let last = known.map_or(Epoch(0), |epoch| epoch.record).max(self.settings.above);
+        let last = known.map_or(self.settings.first, |epoch| epoch.record).max(self.settings.above);
         if last >= Epoch::MAX {
             self.fail(Problem::NoEpochsLeft);
             return None;
