@@ -68,6 +68,24 @@ pub struct PeersConfig {
 }
 
 impl PeersConfig {
+    /// The URL of a peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that says how one reads.
+    pub fn peer(text: &str) -> Result<Url, Error> {
+        Url::parse(text).map_err(|error| error.about("peers"))
+    }
+
+    /// The URL at which peers are heard.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] that says how one reads.
+    pub fn own(text: &str) -> Result<Url, Error> {
+        Url::parse(text).map_err(|error| error.about("peers_url"))
+    }
+
     /// Other servers, for one that serves by these rules at `served`. Where it is not said at which
     /// URL it tells them what it grants, that is the port after the one that is served.
     ///

@@ -7,7 +7,7 @@ pub(crate) use toml::Spanned;
 pub(crate) use toml::de::{DeTable, DeValue};
 
 use crate::cluster::ServerName;
-use crate::config::{Span, Url, parse_advertise};
+use crate::config::{PeersConfig, Span, Url, parse_advertise};
 use crate::engine::{Bounds, Limit, Limits, Rate, Rules, SomeBounds};
 use crate::error::Error;
 use crate::observe::WatchAddress;
@@ -168,13 +168,14 @@ impl Errors {
             bounds: self.bounds(table),
             peers: self.value(table, "peers", |argument, value| match value {
                 DeValue::Array(urls) => {
-                    let url = |url: &Spanned<_>| Url::parse(string("peers", url.get_ref())?);
+                    let url = |url: &Spanned<_>| PeersConfig::peer(string("peers", url.get_ref())?);
                     urls.iter().map(url).collect()
                 }
                 other => wrong_type(argument, "a list of strings", other),
             }),
-            peers_url: self
-                .value(table, "peers_url", |_, value| Url::parse(string("peers_url", value)?)),
+            peers_url: self.value(table, "peers_url", |_, value| {
+                PeersConfig::own(string("peers_url", value)?)
+            }),
         }
     }
 

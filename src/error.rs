@@ -114,6 +114,15 @@ impl Error {
         Self::Protocol { server: "the server".to_owned(), answer }
     }
 
+    /// The same, of another argument.
+    #[must_use]
+    pub fn about(self, argument: &'static str) -> Self {
+        match self {
+            Self::Config { problem, .. } => Self::Config { argument, problem },
+            other => other,
+        }
+    }
+
     /// Something that ought to work, and what the system said instead.
     #[must_use]
     pub fn system(action: &'static str, problem: &dyn std::fmt::Display) -> Self {

@@ -34,7 +34,9 @@ mod wish;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, IntoRawFd};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, CommandFactory, Parser, Subcommand};
@@ -146,6 +148,7 @@ pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     take_log: impl FnOnce(Box<dyn Log>),
 ) -> u8 {
+    fill_standard_descriptors();
     let words = ["zmqlocker".into()].into_iter().chain(arguments);
     let parsed = match CommandLine::try_parse_from(words) {
         Ok(parsed) => parsed,
@@ -173,6 +176,18 @@ pub fn run(
         }
     });
     status.code()
+}
+
+/// Whoever started us may have closed some of the first three descriptors: what is opened next
+/// would get their numbers, and what we say would be written into it.
+fn fill_standard_descriptors() {
+    while let Ok(file) = File::options().read(true).write(true).open("/dev/null") {
+        if file.as_raw_fd() > 2 {
+            break;
+        }
+        // It stays for as long as the process.
+        let _ = file.into_raw_fd();
+    }
 }
 
 /// The variable of the environment whose value is not taken, if it is one's.

@@ -13,7 +13,7 @@ use crate::cli::notify::Notifier;
 use crate::cli::signals::{Signal, Signals};
 use crate::cli::{Failure, Status};
 use crate::cluster::ServerName;
-use crate::config::{ServerConfig, Span, Url, parse_advertise};
+use crate::config::{PeersConfig, ServerConfig, Span, Url, parse_advertise};
 use crate::engine::{Limits, SomeBounds};
 use crate::error::Error;
 use crate::net::{ClientList, Server, ServerSettings};
@@ -157,7 +157,7 @@ impl Serve {
 
     fn settings(self) -> Result<ServerSettings, Error> {
         let peers = self.peers.iter().map(|url| url.trim()).filter(|url| !url.is_empty());
-        let peers = peers.map(Url::parse).collect::<Result<_, _>>()?;
+        let peers = peers.map(PeersConfig::peer).collect::<Result<_, _>>()?;
         let patience = self.patience.map(|patience| Span::NotNegative.parse("patience", patience));
         Ok(ServerSettings {
             config: self.config,
@@ -175,7 +175,7 @@ impl Serve {
             curve_key: self.curve_key,
             clients: self.clients.map(ClientList::from),
             peers: Some(peers).filter(|peers: &Vec<_>| !peers.is_empty()),
-            peers_url: self.peers_url.as_deref().map(Url::parse).transpose()?,
+            peers_url: self.peers_url.as_deref().map(PeersConfig::own).transpose()?,
         })
     }
 }

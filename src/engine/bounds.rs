@@ -56,7 +56,7 @@ bounds! {
     /// Leases and reservations of one client.
     client_leases_max = 100_000;
     /// Answers that are kept for all clients together, until they say that they have them.
-    answers_max = 2_000_000;
+    answers_max = 5_000_000;
     /// Answers that are kept for one client.
     client_answers_max = 65_536;
     /// Rules whose keys metrics tell apart; those beyond are counted together.

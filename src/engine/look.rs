@@ -44,6 +44,12 @@ impl<E> Machine<E> {
         }
     }
 
+    /// How many permits are held, of which no later run knows.
+    #[must_use]
+    pub const fn permits_held(&self) -> usize {
+        self.gate.permits
+    }
+
     /// How long requests wait that leave it to the server.
     #[must_use]
     pub const fn patience(&self) -> Duration {

@@ -207,11 +207,11 @@ impl Sessions {
         let message = if kept >= of_one {
             format!(
                 "{kept} answers wait for the client to say that it has them, as many as may \
-                 (`client_answers_max`): raise `floor`"
+                 (`client_answers_max`): it says so in its beats"
             )
         } else if self.requests >= of_all {
             "the server keeps as many answers as it may until clients say that they have them \
-             (`answers_max`): raise `floor`, or try again later"
+             (`answers_max`), in their beats: try again later"
                 .to_owned()
         } else {
             return Ok(());

@@ -20,8 +20,10 @@ impl Service {
         }
         let is_drained = |at: Timestamp| {
             let tally = self.machine.tally();
-            let is_held = self.ledger.is_none() && tally.leases > 0;
-            at <= self.clock.now() || (tally.waiting == 0 && !is_held)
+            // What outlives the server is not waited for.
+            let all = self.ledger.is_none();
+            let held = if all { tally.leases } else { self.machine.permits_held() };
+            at <= self.clock.now() || (tally.waiting == 0 && held == 0)
         };
         let ends =
             self.control.stop.load(Ordering::Acquire) || self.drained_at.is_some_and(is_drained);

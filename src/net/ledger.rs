@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -96,14 +97,18 @@ impl Ledger {
                  was used and who holds locks is forgotten"
             );
         }
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_file_format_v3(true)
-            .create(folder.join(FILE))
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => taken(folder),
-                error => not_opened(&name, &error),
-            })?;
+        let open = || {
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_file_format_v3(true)
+                .create(folder.join(FILE))
+        };
+        // The library takes it for granted that a file is as long as it says of itself.
+        let opened = catch_unwind(open).map_err(|_| damaged(&name, &"its end is missing"))?;
+        let database = opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => taken(folder),
+            error => not_opened(&name, &error),
+        })?;
         let this = format!("process {} on host {}", std::process::id(), host_name());
         fs::write(folder.join(SERVER), this).map_err(|error| unusable(&error))?;
         commit(&database, "", []).map_err(|error| unusable(&error))?;
@@ -340,16 +345,20 @@ fn taken(folder: &Path) -> Error {
 }
 
 fn not_opened(folder: &str, error: &DatabaseError) -> Error {
-    let problem = match error {
+    match error {
         DatabaseError::Storage(StorageError::Io(error))
             if error.kind() != io::ErrorKind::InvalidData =>
         {
-            return unusable(folder, error);
+            unusable(folder, error)
         }
-        error => format!(
-            "{folder:?} cannot be read: {error}: put a backup of {FILE} in its place, or move it \
-             away to begin with nothing used"
-        ),
-    };
+        error => damaged(folder, error),
+    }
+}
+
+fn damaged(folder: &str, problem: &dyn Display) -> Error {
+    let problem = format!(
+        "{folder:?} cannot be read: {problem}: put a backup of {FILE} in its place, or move it \
+         away to begin with nothing used"
+    );
     Error::Config { argument: "data_dir", problem }
 }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyMapping, PyTuple};
 
 use crate::cluster::ServerName;
-use crate::config::{Span, Url, parse_advertise};
+use crate::config::{PeersConfig, Span, Url, parse_advertise};
 use crate::engine::{Rate, SomeBounds};
 use crate::error::Error;
 use crate::net::{ClientList, Server, ServerSettings};
@@ -137,9 +137,9 @@ impl LockerServer {
             curve_key,
             clients: clients.map(ClientList::from),
             peers: peers
-                .map(|urls| urls.iter().map(|url| Url::parse(url)).collect())
+                .map(|urls| urls.iter().map(|url| PeersConfig::peer(url)).collect())
                 .transpose()?,
-            peers_url: peers_url.map(Url::parse).transpose()?,
+            peers_url: peers_url.map(PeersConfig::own).transpose()?,
         };
         let config = settings.resolve()?;
         let server = Arc::new(py.detach(|| Server::start(&config))?);

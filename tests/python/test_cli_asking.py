@@ -244,6 +244,18 @@ def test_a_server_at_all_addresses_is_found_by_the_same_environment(
     assert zmqlocker("ping", "-c1", ZMQLOCKER_URL=f"tcp://*:{port}")[0] == 0
 
 
+def test_an_answer_is_given_though_nobody_can_be_told(url: str) -> None:
+    for closed, status in [(">&-", 0), (">&- 2>&- <&-", 0), ("2>&- <&-", 0)]:
+        script = f'"$@" acquire a --url="$URL" {closed}'
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *ZMQLOCKER],
+            timeout=PATIENCE,
+            check=False,
+            env=environment({"URL": url}),
+        )
+        assert done.returncode == status, closed
+
+
 def test_whoever_reads_no_further_ends_a_command_as_any_other(url: str) -> None:
     script = (
         '"$@" next --repeat=1000000 --every=0 --url="$URL" | head -n 1; echo "${PIPESTATUS[0]}"'

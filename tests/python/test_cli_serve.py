@@ -131,6 +131,7 @@ def test_what_is_wrong_is_told_in_a_line_and_the_status_is_2(
         ("--bound=keys_max=0", "keys_max must be from 1 to 1000000000, not 0"),
         ("--bound=tea_max=1", 'bounds has no "tea_max": there are keys_max'),
         ("--config=/nowhere.toml", "config /nowhere.toml cannot be read"),
+        ("--peer=elsewhere", "peers must read tcp://HOST:PORT"),
         (f"--url={server.url}", "is in use"),
         (f"--data-dir={tmp_path / 'data'}", "data_dir"),
     ]:

@@ -203,6 +203,17 @@ def test_with_a_folder_what_is_held_outlives_the_server_and_is_not_waited_for(
     lease.check()
 
 
+def test_with_a_folder_permits_are_waited_for_which_do_not_outlive_the_server(
+    serving: Callable[..., Serving], tmp_path: Path
+) -> None:
+    server = serving("--drain=1000000", f"--data-dir={tmp_path}", "--limit=gpu=1 at once")
+    with LockerClient(server.url, timeout=PATIENCE) as client, client.limit("gpu"):
+        server.send(signal.SIGTERM)
+        server.line_with("1 leases are held")
+        assert client.peek("gpu").remaining == 0
+    assert server.finish(None)[0] == 0
+
+
 def test_without_a_drain_who_waits_is_answered_and_the_server_is_gone(
     serving: Callable[..., Serving],
     holder: Callable[[Serving], tuple[LockerClient, Lease]],

@@ -168,6 +168,15 @@ def test_a_file_that_is_none_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "usage.redb").read_bytes().startswith(b"not a database")
 
 
+@pytest.mark.parametrize("missing", [1, 4096, 100_000])
+def test_a_file_that_was_cut_is_told_of(tmp_path: Path, missing: int) -> None:
+    LockerServer(1, 60.0, "tcp://127.0.0.1:*", data_dir=tmp_path, block=False).stop()
+    file = tmp_path / "usage.redb"
+    os.truncate(file, file.stat().st_size - missing)
+    with pytest.raises(ConfigError, match=r"usage\.redb in its place, or move it away"):
+        LockerServer(1, 60.0, "tcp://127.0.0.1:*", data_dir=tmp_path, block=False)
+
+
 @pytest.mark.parametrize("how", ["empty", "gone"])
 def test_a_file_that_has_lost_all_is_warned_of(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture

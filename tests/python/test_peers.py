@@ -127,6 +127,12 @@ def test_one_that_starts_anew_goes_on_from_what_the_others_have_counted(
     assert granted(servers.urls[0], "k", 9) == 2
 
 
+def test_a_peer_that_was_never_there_is_told_of(fleet: Callable[..., Fleet]) -> None:
+    servers = fleet("--limit=k=9/h", "--peer=tcp://127.0.0.1:1", count=1)
+    line = servers.running[0].line_with("out of touch with")
+    assert "out of touch with tcp://127.0.0.1:1: until it is back" in line
+
+
 def test_those_who_are_cut_off_keep_to_their_share_until_all_are_back(
     fleet: Callable[..., Fleet],
 ) -> None:
@@ -290,7 +296,7 @@ def test_the_settings_come_from_the_file_and_the_environment(tmp_path: Path, fre
     file.write_text('peers = ["tcp://127.0.0.1:1"]\npeers_url = "tcp://127.0.0.1:x"\n')
     status, _, errors = zmqlocker("check", str(file))
     assert status == 2
-    assert "2:13: url must end in a port" in errors
+    assert "2:13: peers_url must end in a port" in errors
     variables = {"ZMQLOCKER_PEERS": "tcp://127.0.0.1:1;tcp://*:2", "ZMQLOCKER_URL": free_url}
     status, _, errors = zmqlocker("serve", **variables)
     assert status == 2

@@ -301,8 +301,13 @@ impl Peers {
         let (servers, in_touch) =
             (1 + count(|peer| !peer.is_double), 1 + count(|peer| peer.in_touch));
         let joined = in_touch == servers || now >= self.joins_until;
-        if joined {
+        if joined && self.joins_until != Timestamp::ZERO {
             self.joins_until = Timestamp::ZERO;
+            // Who was waited for in vain.
+            let is_absent =
+                |(_, it): &(usize, &Peer)| !it.in_touch && !it.is_double && !it.is_gone();
+            let absent = self.others.iter().enumerate().filter(is_absent);
+            self.outputs.extend(absent.map(|(place, _)| Output::Touch(place, false)));
         }
         let joins_until = self.joins_until;
         let standing = Peering { servers, in_touch, is_told: word.is_some(), joins_until };

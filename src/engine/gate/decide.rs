@@ -210,6 +210,7 @@ impl<A> Gate<A> {
             }
             GrantKind::Block(lent) => self.timers.set(lent.ends_at, Timer::Grant(id)),
         }
+        self.permits += usize::from(self.is_of_permits(&grant));
         for (key, permits) in grant.taken.parts() {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {

@@ -85,6 +85,8 @@ pub(super) struct Gate<A> {
     /// How many may wait for one key.
     key_waiters_max: usize,
     pub(super) grants: Grants,
+    /// How many of them are leases of permits, which no later run knows of.
+    pub(super) permits: usize,
     /// When each session was heard last.
     heard: Vec<Timestamp>,
     /// The leases that it renews by being heard.
@@ -129,6 +131,7 @@ impl<A> Gate<A> {
             waiters: Waiters::new(bounds.waiters_max),
             key_waiters_max: bounds.key_waiters_max,
             grants: Grants::new(bounds.leases_max, bounds.client_leases_max),
+            permits: 0,
             heard: Vec::new(),
             renewed: Vec::new(),
             timers: Timers::default(),

@@ -153,6 +153,7 @@ impl<A> Gate<A> {
 
     fn forget_grant(&mut self, id: GrantId) -> Option<Grant> {
         let grant = self.grants.remove(id)?;
+        self.permits -= usize::from(self.is_of_permits(&grant));
         for (key, permits) in grant.taken.parts() {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
