@@ -103,6 +103,8 @@ pub(super) struct Lease {
     pub(super) is_claimed: bool,
     /// Whether it is written down, for a later run.
     pub(super) is_recorded: bool,
+    /// Whether it is of permits, and not of locks.
+    pub(super) is_of_permits: bool,
 }
 
 impl Lease {
@@ -116,6 +118,7 @@ impl Lease {
             actor,
             is_claimed: true,
             is_recorded: false,
+            is_of_permits: false,
         }
     }
 

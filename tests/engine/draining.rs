@@ -22,6 +22,7 @@ fn who_waits_is_served_and_who_holds_may_give_it_back() {
     let mut desk = Desk::new(&[], &["1 at once"]);
     let session = desk.greet(1);
     let held = desk.lease(session, "k", TTL).unwrap();
+    assert_eq!(desk.machine.permits_held(), 1);
     let waiting = desk.send(session, &acquire(&[("k", 1)], wait(), hold()));
     desk.handle(Input::Drain);
     assert_eq!(desk.granted(session, waiting), None);
@@ -31,7 +32,7 @@ fn who_waits_is_served_and_who_holds_may_give_it_back() {
     let grant = decision.grant.unwrap();
     assert_eq!(desk.ask(session, &Request::Release { grant }), Reply::Done);
     let tally = desk.machine.tally();
-    assert_eq!((tally.waiting, tally.leases), (0, 0));
+    assert_eq!((tally.waiting, tally.leases, desk.machine.permits_held()), (0, 0, 0));
 }
 
 #[test]

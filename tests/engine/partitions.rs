@@ -292,6 +292,7 @@ fn a_lease_of_keys_that_part_is_lost_and_none_of_them_is_free_before_its_end() {
     let stays = old.wait(next, 0, &[("other", M)]);
     old.live(&[holder, next], 10 * SECOND);
     assert_eq!(old.granted(next, stays), Some((end, true)));
+    assert_eq!(old.machine.permits_held(), 0);
     let mut new = member(&[], &[]);
     assert!(new.gain("k", 3, Gain::Handed(&bytes)));
     let next = new.greet(2);

@@ -141,7 +141,7 @@ fn a_client_that_never_says_what_it_has_is_refused_and_told_why() {
     desk.heard.clear();
     let Reply::Refuse(problem) = desk.ask(session, &request) else { panic!() };
     assert_eq!(problem.code, Code::BoundExceeded);
-    assert!(problem.message.contains("floor"));
+    assert!(problem.message.contains("`client_answers_max`): it says so in its beats"));
     desk.handle(Input::Beat(session, RequestId(desk.last_request + 1), &[]));
     assert_eq!(code(&desk.ask(session, &request)), None);
 }

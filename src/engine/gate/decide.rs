@@ -199,10 +199,13 @@ impl<A> Gate<A> {
     }
 
     /// Remembers a grant with its keys.
-    pub(super) fn hold(&mut self, now: Timestamp, id: GrantId, grant: Grant) {
-        match &grant.kind {
+    pub(super) fn hold(&mut self, now: Timestamp, id: GrantId, mut grant: Grant) {
+        let is_lock = grant.taken.parts().first().is_some_and(|(key, _)| self.is_lock(*key));
+        match &mut grant.kind {
             GrantKind::Reservation => {}
             GrantKind::Lease(lease) => {
+                lease.is_of_permits = !is_lock;
+                self.permits += usize::from(!is_lock);
                 for waiter in self.actors.take(grant.owner, lease.actor) {
                     self.timers.set(now + DEADLOCK_AFTER, Timer::Deadlock(waiter));
                 }
@@ -210,7 +213,6 @@ impl<A> Gate<A> {
             }
             GrantKind::Block(lent) => self.timers.set(lent.ends_at, Timer::Grant(id)),
         }
-        self.permits += usize::from(self.is_of_permits(&grant));
         for (key, permits) in grant.taken.parts() {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {

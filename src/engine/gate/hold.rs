@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Gate, Said};
-use crate::engine::grant::{Grant, GrantKind, Lease};
+use crate::engine::grant::{GrantKind, Lease};
 use crate::engine::key::Key;
 use crate::engine::lease_record::LeaseRecord;
 use crate::engine::lock::Locks;
@@ -79,13 +79,6 @@ impl<A> Gate<A> {
         let (number, grant) = (self.records, id);
         self.said.push_back(Said::Lease { number, grant, record: Some((owner, record)) });
         Some(number)
-    }
-
-    /// Whether it is a lease of permits and not of locks.
-    pub(super) fn is_of_permits(&self, grant: &Grant) -> bool {
-        let is_lock = |key| self.table.get(key).is_some_and(|state| state.limits.shape().is_some());
-        matches!(grant.kind, GrantKind::Lease(_))
-            && !grant.taken.parts().first().is_some_and(|(key, _)| is_lock(*key))
     }
 
     /// A lease is over: what is written of it is dropped, before its end is told.

@@ -153,7 +153,6 @@ impl<A> Gate<A> {
 
     fn forget_grant(&mut self, id: GrantId) -> Option<Grant> {
         let grant = self.grants.remove(id)?;
-        self.permits -= usize::from(self.is_of_permits(&grant));
         for (key, permits) in grant.taken.parts() {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
@@ -169,6 +168,7 @@ impl<A> Gate<A> {
             }
         }
         if let GrantKind::Lease(lease) = &grant.kind {
+            self.permits -= usize::from(lease.is_of_permits);
             self.actors.give_back(grant.owner, lease.actor);
             self.unwatch_lease(grant.owner, lease);
             self.forget_lease(id, lease);
