@@ -200,12 +200,12 @@ impl<A> Gate<A> {
 
     /// Remembers a grant with its keys.
     pub(super) fn hold(&mut self, now: Timestamp, id: GrantId, mut grant: Grant) {
-        let is_lock = grant.taken.parts().first().is_some_and(|(key, _)| self.is_lock(*key));
+        let parts = grant.taken.parts();
         match &mut grant.kind {
             GrantKind::Reservation => {}
             GrantKind::Lease(lease) => {
-                lease.is_of_permits = !is_lock;
-                self.permits += usize::from(!is_lock);
+                lease.is_of_permits = !parts.first().is_some_and(|(key, _)| self.is_lock(*key));
+                self.permits += usize::from(lease.is_of_permits);
                 for waiter in self.actors.take(grant.owner, lease.actor) {
                     self.timers.set(now + DEADLOCK_AFTER, Timer::Deadlock(waiter));
                 }
@@ -213,7 +213,7 @@ impl<A> Gate<A> {
             }
             GrantKind::Block(lent) => self.timers.set(lent.ends_at, Timer::Grant(id)),
         }
-        for (key, permits) in grant.taken.parts() {
+        for (key, permits) in parts {
             let Some(state) = self.table.get_mut(key) else { continue };
             match grant.kind {
                 GrantKind::Lease(_) => {
