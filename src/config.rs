@@ -318,10 +318,7 @@ impl Url {
 /// [`Error::Config`] that says what such a URL is.
 pub fn parse_advertise(text: &str) -> Result<Url, Error> {
     let argument = "advertise";
-    let url = Url::parse(text).map_err(|error| match error {
-        Error::Config { problem, .. } => Error::Config { argument, problem },
-        other => other,
-    })?;
+    let url = Url::parse(text).map_err(|error| error.about(argument))?;
     let is_found = match url.place() {
         Place::Tcp { port, .. } => port.is_some() && !url.is_wildcard(),
         Place::Ipc(_) => true,

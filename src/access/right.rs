@@ -39,11 +39,8 @@ impl Rights {
     ///
     /// [`Error::Config`] unless it is 1 to [`Key::BYTES_MAX`] bytes.
     pub fn pattern(argument: &'static str, text: &str) -> Result<Pattern, Error> {
-        match Key::parse(text) {
-            Ok(_) => Ok(Pattern::new(text.to_owned())),
-            Err(Error::Config { problem, .. }) => Err(Error::Config { argument, problem }),
-            Err(error) => Err(error),
-        }
+        Key::parse(text).map_err(|error| error.about(argument))?;
+        Ok(Pattern::new(text.to_owned()))
     }
 
     /// Whether a client with these rights has this one to a key.

@@ -8,7 +8,7 @@ use crate::cli::client::ClientOptions;
 use crate::cli::json::Object;
 use crate::cli::registry::Asked;
 use crate::cli::status;
-use crate::cli::table::{Align, Table, fitting, harmless, short};
+use crate::cli::table::{Align, Table, fitting, short, whole};
 use crate::cli::wish::WishCommand;
 use crate::cli::{Failure, Status};
 use crate::cluster::{Partition, ServerName, Wishes};
@@ -138,16 +138,12 @@ fn text(map: &HomeMap, seen: &[Seen<'_>], registry: &Wished) -> String {
     let mut text = table.lines([left, right, right, right, right, right, left]).concat();
     for one in seen {
         if let Some(trouble) = one.trouble() {
-            text += &harmless(&format!("{}: {trouble}", one.server.name));
-            text.push('\n');
+            text += &whole(&format!("{}: {trouble}", one.server.name));
         }
     }
     match registry {
         Some(Ok(wishes)) => lines_of(map, wishes).iter().for_each(|line| text += &fitting(line)),
-        Some(Err(error)) => {
-            text += &harmless(&error.to_string());
-            text.push('\n');
-        }
+        Some(Err(error)) => text += &whole(&error.to_string()),
         None => {}
     }
     let epoch = map.epoch;

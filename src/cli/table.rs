@@ -64,6 +64,11 @@ pub(super) fn fitting(line: &str) -> String {
     shortened(&harmless(line), COLUMNS) + "\n"
 }
 
+/// A line that is as long as it is, and does to a terminal only what a line does.
+pub(super) fn whole(line: &str) -> String {
+    harmless(line) + "\n"
+}
+
 /// A text that does to a terminal only what a text does.
 pub(super) fn harmless(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")

@@ -97,10 +97,7 @@ impl PeerLine {
         if let Some(security) = security {
             secure_publisher(publisher.options(), security).map_err(failed)?;
         }
-        let endpoint = publisher.bind(&config.url).map_err(|error| match error {
-            Error::Config { problem, .. } => Error::Config { argument: "peers_url", problem },
-            error => error,
-        })?;
+        let endpoint = publisher.bind(&config.url).map_err(|error| error.about("peers_url"))?;
         if config.url.is_open_to_other_hosts() && security.is_none() {
             log::warn!(
                 target: LOG, event = "open", url = endpoint.as_str();

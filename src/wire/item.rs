@@ -204,10 +204,7 @@ impl<'a> Fields<'a> {
             Value::Negative(permits) => permits.into(),
             _ => return Err(not_a(name, "a whole number")),
         };
-        Cost::new(permits).map_err(|error| match error {
-            Error::Config { problem, .. } => Error::Config { argument: name, problem }.into(),
-            other => other.into(),
-        })
+        Ok(Cost::new(permits).map_err(|error| error.about(name))?)
     }
 
     /// There must be no more elements.
